@@ -1,0 +1,3 @@
+module github.com/freshet-dev/freshet/sdk
+
+go 1.26.3
