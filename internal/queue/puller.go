@@ -1,0 +1,394 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// Timing of deliveries.
+const (
+	// AckWait is how long the server waits for a word about a delivered call before it gives it to another worker: a
+	// dead node is noticed this soon. A held call is extended every AckWait/4.
+	AckWait = 4 * time.Second
+	// consumerIdle is how long the server keeps the consumer of a function without workers.
+	consumerIdle = time.Hour
+	// pullExpires is how long one pull waits at the server. An idle worker renews its pulls this often.
+	pullExpires = 30 * time.Second
+	// maxWaiting is how many pulls may wait at a function's consumer, from all workers: NATS's default of 512 is
+	// reached by eight workers of 64 slots.
+	maxWaiting = 65536
+)
+
+// ErrClosed is returned by Next when the puller is closed or drained.
+var ErrClosed = errors.New("puller closed")
+
+// Puller takes calls of one function from its queue, never more than there are free slots: nats.go's own Consume
+// buffers ahead, and a busy worker then holds calls that others could run (nats.go#1929).
+type Puller struct {
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	log      zerolog.Logger
+	function Function
+	slots    int
+
+	arrived chan *Delivery // capacity slots: a delivery always fits, so the subscription never blocks
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	mu       sync.Mutex
+	sub      *nats.Subscription
+	inbox    string                 // prefix of this epoch's reply subjects
+	serial   uint64                 // number of the last pull
+	pulls    map[uint64]*pull       // pulls that the server may still answer
+	asked    int                    // sum of the pulls' remaining messages
+	held     map[*Delivery]struct{} // deliveries not yet settled
+	stopped  bool
+	released chan struct{} // closed and replaced whenever a delivery is settled
+}
+
+type pull struct {
+	remaining int
+	expires   time.Time
+}
+
+// OpenPuller makes the function's consumer where it is missing and starts to pull for the given number of slots. Close
+// or Drain it.
+func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int, log zerolog.Logger) (*Puller, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open jetstream: %w", err)
+	}
+	p := &Puller{
+		nc: nc, js: js, log: log, function: function, slots: slots,
+		arrived:  make(chan *Delivery, slots),
+		pulls:    make(map[uint64]*pull),
+		held:     make(map[*Delivery]struct{}),
+		released: make(chan struct{}),
+	}
+	if err := p.ensureConsumer(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.newEpoch(); err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p.cancel = cancel
+	p.done.Go(func() { p.maintain(run) })
+	return p, nil
+}
+
+func (p *Puller) ensureConsumer(ctx context.Context) error {
+	_, err := p.js.CreateOrUpdateConsumer(ctx, p.function.CallsStream(), jetstream.ConsumerConfig{
+		Durable:           p.function.Consumer(),
+		FilterSubject:     p.function.CallsSubject(),
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           AckWait,
+		MaxDeliver:        -1, // attempts are counted by the worker: the server's limit has lost messages (nats-server#7817)
+		MaxAckPending:     -1,
+		MaxWaiting:        maxWaiting,
+		InactiveThreshold: consumerIdle,
+	})
+	if err != nil {
+		return fmt.Errorf("ensure consumer of %s: %w", p.function, err)
+	}
+	return nil
+}
+
+// newEpoch forgets all pulls and asks anew under a fresh reply subject. The server drops pulls whose reply subject has no
+// subscriber, so the two epochs together never hold more than the slots for long.
+func (p *Puller) newEpoch() error {
+	inbox := p.nc.NewInbox()
+	sub, err := p.nc.Subscribe(inbox+".*", p.receive)
+	if err != nil {
+		return fmt.Errorf("subscribe to deliveries of %s: %w", p.function, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sub != nil {
+		_ = p.sub.Unsubscribe() // fails only when the connection is closed
+	}
+	p.sub, p.inbox = sub, inbox
+	p.asked = 0
+	clear(p.pulls)
+	return p.askLocked()
+}
+
+// askLocked sends a pull for the free slots that no pull covers yet.
+func (p *Puller) askLocked() error {
+	free := p.slots - len(p.held) - p.asked
+	if free <= 0 || p.stopped {
+		return nil
+	}
+	reply, request := p.newPullLocked(free)
+	subject := "$JS.API.CONSUMER.MSG.NEXT." + p.function.CallsStream() + "." + p.function.Consumer()
+	if err := p.nc.PublishRequest(subject, reply, request); err != nil {
+		return fmt.Errorf("pull calls of %s: %w", p.function, err)
+	}
+	return nil
+}
+
+// newPullLocked books a pull and returns its reply subject and its request (ADR-37 of NATS: batch, expires in ns).
+func (p *Puller) newPullLocked(batch int) (reply string, request []byte) {
+	p.serial++
+	p.asked += batch
+	p.pulls[p.serial] = &pull{remaining: batch, expires: time.Now().Add(pullExpires)}
+	request = fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, batch, pullExpires)
+	return p.inbox + "." + strconv.FormatUint(p.serial, 10), request
+}
+
+// receive takes what the server answers to a pull: a call, or a status that ends the pull.
+func (p *Puller) receive(msg *nats.Msg) {
+	serial, _ := strconv.ParseUint(CallOfReply(msg.Subject), 10, 64) // 0, which no pull has, when malformed
+	status := msg.Header.Get("Status")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if status != "" && len(msg.Data) == 0 {
+		p.endPullLocked(serial, msg, status)
+		return
+	}
+	if current, ok := p.pulls[serial]; ok && msg.Sub == p.sub {
+		p.asked--
+		if current.remaining--; current.remaining == 0 {
+			delete(p.pulls, serial)
+		}
+	}
+	if p.stopped || len(p.held) >= p.slots {
+		_ = msg.Nak() // no room: another worker has; on a closed connection AckWait says the same
+		return
+	}
+	delivery, err := newDelivery(p, msg)
+	if err != nil {
+		p.log.Error().Err(err).Str("subject", msg.Subject).Msg("drop a message that is no call")
+		_ = msg.Term()
+		return
+	}
+	p.held[delivery] = struct{}{}
+	p.arrived <- delivery
+}
+
+// endPullLocked handles the statuses 404, 408, 409 and 503.
+func (p *Puller) endPullLocked(serial uint64, msg *nats.Msg, status string) {
+	if status == "100" || msg.Sub != p.sub {
+		return
+	}
+	if current, ok := p.pulls[serial]; ok {
+		p.asked -= current.remaining
+		delete(p.pulls, serial)
+	}
+	if status == "408" { // expired: the usual end of an idle pull
+		if err := p.askLocked(); err != nil {
+			p.log.Warn().Err(err).Msg("renew pull")
+		}
+		return
+	}
+	p.log.Debug().Str("status", status).Str("description", msg.Header.Get("Description")).Msg("pull ended")
+}
+
+// maintain extends held calls and repairs what a lost connection, server or consumer took away.
+func (p *Puller) maintain(ctx context.Context) {
+	reconnected := p.nc.StatusChanged(nats.CONNECTED)
+	defer p.nc.RemoveStatusListener(reconnected)
+	ticker := time.NewTicker(AckWait / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reconnected:
+			p.repair(ctx, true)
+		case <-ticker.C:
+			p.extend()
+			p.repair(ctx, false)
+		}
+	}
+}
+
+func (p *Puller) extend() {
+	p.mu.Lock()
+	held := make([]*Delivery, 0, len(p.held))
+	for d := range p.held {
+		held = append(held, d)
+	}
+	p.mu.Unlock()
+	for _, d := range held {
+		_ = d.msg.InProgress() // fails when settled meanwhile, or without a connection
+	}
+}
+
+// repair asks again where no pull is waiting though slots are free: after a reconnect, or when the consumer vanished.
+func (p *Puller) repair(ctx context.Context, reconnected bool) {
+	p.mu.Lock()
+	now := time.Now()
+	for serial, current := range p.pulls {
+		if now.After(current.expires.Add(AckWait)) {
+			p.asked -= current.remaining
+			delete(p.pulls, serial)
+		}
+	}
+	missing := !p.stopped && p.slots-len(p.held)-p.asked > 0
+	p.mu.Unlock()
+	if !missing && !reconnected || !p.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, AckWait)
+	defer cancel()
+	err := p.ensureConsumer(ctx)
+	if err == nil {
+		err = p.newEpoch()
+	}
+	if err != nil && ctx.Err() == nil {
+		p.log.Warn().Err(err).Msg("repair pulls")
+	}
+}
+
+// Next waits for a call. It returns ErrClosed after Close or Drain, or the context's error.
+func (p *Puller) Next(ctx context.Context) (*Delivery, error) {
+	select {
+	case d, ok := <-p.arrived:
+		if !ok {
+			return nil, ErrClosed
+		}
+		return d, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Busy is the number of slots in use.
+func (p *Puller) Busy() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.held)
+}
+
+// Stop ends the pulling; calls that arrive from now on go back at once. Held ones go on.
+func (p *Puller) Stop() {
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		return
+	}
+	p.stopped = true
+	sub := p.sub
+	p.mu.Unlock()
+	_ = sub.Drain() // hands what is on its way to receive, which gives it back
+}
+
+// Drain stops the pulling and waits until every held call is settled or the context ends.
+func (p *Puller) Drain(ctx context.Context) error {
+	p.Stop()
+	for {
+		p.mu.Lock()
+		left, released := len(p.held), p.released
+		p.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-released:
+		case <-ctx.Done():
+			return fmt.Errorf("drain %s with %d calls running: %w", p.function, left, ctx.Err())
+		}
+	}
+}
+
+// Close stops the pulling and gives held calls that nobody settles back to the queue.
+func (p *Puller) Close() {
+	p.Stop()
+	p.cancel()
+	p.done.Wait()
+	p.mu.Lock()
+	held := make([]*Delivery, 0, len(p.held))
+	for d := range p.held {
+		held = append(held, d)
+	}
+	p.mu.Unlock()
+	for _, d := range held {
+		_ = d.Return(0)
+	}
+}
+
+// settleLocked frees the delivery's slot. It returns false when it was settled before.
+func (p *Puller) settleLocked(d *Delivery) bool {
+	if _, held := p.held[d]; !held {
+		return false
+	}
+	delete(p.held, d)
+	close(p.released)
+	p.released = make(chan struct{})
+	return true
+}
+
+// Delivery is one attempt of a call, given to this worker. Settle it once, by Ack or Return; until then it is kept from
+// other workers.
+type Delivery struct {
+	Envelope
+	// Attempt counts from 1, over all workers and messages.
+	Attempt int
+	// Received is when it arrived here.
+	Received time.Time
+
+	msg    *nats.Msg
+	puller *Puller
+}
+
+func newDelivery(p *Puller, msg *nats.Msg) (*Delivery, error) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("read delivery: %w", err)
+	}
+	subject := p.function.CallsSubject()
+	envelope, err := ParseEnvelope(subject, msg.Header, msg.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &Delivery{
+		Envelope: envelope, Attempt: envelope.Attempt + int(meta.NumDelivered), Received: time.Now(),
+		msg: msg, puller: p,
+	}, nil
+}
+
+// Ack takes the call off the queue and pulls the next one in the same message. Its result must be stored before.
+func (d *Delivery) Ack() error {
+	p := d.puller
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.settleLocked(d) {
+		return nil
+	}
+	if p.stopped || p.slots-len(p.held)-p.asked <= 0 {
+		return d.send([]byte("+ACK"), "")
+	}
+	reply, request := p.newPullLocked(1)
+	return d.send(append([]byte("+NXT "), request...), reply)
+}
+
+// Return gives the call back to the queue, for another attempt after the delay.
+func (d *Delivery) Return(delay time.Duration) error {
+	p := d.puller
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.settleLocked(d) {
+		return nil
+	}
+	nak := []byte("-NAK")
+	if delay > 0 {
+		nak = fmt.Appendf(nak, ` {"delay":%d}`, delay)
+	}
+	return errors.Join(d.send(nak, ""), p.askLocked())
+}
+
+func (d *Delivery) send(ack []byte, reply string) error {
+	if err := d.puller.nc.PublishRequest(d.msg.Reply, reply, ack); err != nil {
+		return fmt.Errorf("settle call %s: %w", d.Call, err)
+	}
+	return nil
+}

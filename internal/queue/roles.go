@@ -1,0 +1,43 @@
+package queue
+
+// Role is a component that connects to NATS, with a user of its own.
+type Role string
+
+// The roles.
+const (
+	RoleGateway    Role = "gateway"
+	RoleAutoscaler Role = "autoscaler"
+	RoleWorker     Role = "worker"
+)
+
+// Permissions are the subjects that a role may publish to and subscribe to. User code has none: it never sees NATS.
+type Permissions struct {
+	Publish   []string
+	Subscribe []string
+}
+
+// Permissions of the role; none for one that is not known.
+func (r Role) Permissions() Permissions {
+	switch r {
+	case RoleGateway:
+		return Permissions{
+			Publish:   []string{"freshet.calls.>", "freshet.demand.>", "freshet.cancel.>", "$JS.API.>", "$KV." + KeysBucket + ".>", "$JS.ACK.>", "$JS.FC.>"},
+			Subscribe: []string{"_INBOX.>", "freshet.reply.>", "freshet.workers.>", "freshet.results.*", "freshet.logs.>", "freshet.events.>"},
+		}
+	case RoleAutoscaler:
+		return Permissions{
+			Publish:   []string{"$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>", "$JS.API.INFO", "freshet.events.>"},
+			Subscribe: []string{"_INBOX.>", AllDemand, AllWorkers},
+		}
+	case RoleWorker:
+		return Permissions{
+			Publish: []string{
+				"freshet.results.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
+				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
+				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
+			},
+			Subscribe: []string{"_INBOX.>", "freshet.cancel.>"},
+		}
+	}
+	return Permissions{}
+}

@@ -1,0 +1,132 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+)
+
+// Settings are what an operator may choose about the streams.
+type Settings struct {
+	// Replicas of each stream, 1 to 5. Default 1, for a single server; a cluster wants 3.
+	Replicas int
+	// MaxPending bounds the messages of one function's queue at the server. Default 1,000,000.
+	MaxPending int64
+	// LogBytes bounds LogsStream, EventBytes EventsStream; the oldest go first. Defaults 1 GiB and 256 MiB.
+	LogBytes   int64
+	EventBytes int64
+}
+
+func (s Settings) withDefaults() Settings {
+	if s.Replicas == 0 {
+		s.Replicas = 1
+	}
+	if s.MaxPending == 0 {
+		s.MaxPending = 1_000_000
+	}
+	if s.LogBytes == 0 {
+		s.LogBytes = 1 << 30
+	}
+	if s.EventBytes == 0 {
+		s.EventBytes = 256 << 20
+	}
+	return s
+}
+
+const (
+	// resultAge is how long a result is kept at most; a result may ask for less by its own TTL.
+	resultAge = 7 * 24 * time.Hour
+	// duplicateWindow is how long the server remembers a call's id: a gateway that did not hear an acknowledgement
+	// publishes again within seconds.
+	duplicateWindow = 2 * time.Minute
+	// keyAge is how long an idempotency key is remembered.
+	keyAge = 24 * time.Hour
+)
+
+// Setup makes every stream or brings it to these settings. Gateways call it at start; it is idempotent.
+func Setup(ctx context.Context, js jetstream.JetStream, settings Settings) error {
+	settings = settings.withDefaults()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for shard := range Shards {
+		group.Go(func() error { return ensure(ctx, js, callsConfig(shard, settings)) })
+	}
+	for _, config := range []jetstream.StreamConfig{resultsConfig(settings), logsConfig(settings), eventsConfig(settings)} {
+		group.Go(func() error { return ensure(ctx, js, config) })
+	}
+	group.Go(func() error { return ensureKeys(ctx, js, settings) })
+	return group.Wait()
+}
+
+// ensure reads first: an update of 64 unchanged streams costs a write each.
+func ensure(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
+	_, err := js.Stream(ctx, config.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = js.CreateStream(ctx, config)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			err = nil // another gateway made it meanwhile
+		}
+	} else if err == nil {
+		_, err = js.UpdateStream(ctx, config)
+	}
+	if err != nil {
+		return fmt.Errorf("ensure stream %s: %w", config.Name, err)
+	}
+	return nil
+}
+
+func callsConfig(shard int, s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:                 shardStream(shard),
+		Subjects:             []string{"freshet.calls." + strconv.Itoa(shard) + ".>"},
+		Retention:            jetstream.WorkQueuePolicy,
+		Storage:              jetstream.FileStorage,
+		Replicas:             s.Replicas,
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		MaxMsgsPerSubject:    s.MaxPending,
+		MaxConsumers:         -1,
+		Duplicates:           duplicateWindow,
+	}
+}
+
+func resultsConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              ResultsStream,
+		Subjects:          []string{"freshet.results.*"},
+		Storage:           jetstream.FileStorage,
+		Replicas:          s.Replicas,
+		MaxMsgsPerSubject: 1,
+		MaxAge:            resultAge,
+		AllowDirect:       true,
+		AllowMsgTTL:       true,
+		Duplicates:        time.Second, // results carry no message id: the expected sequence makes the first one win
+	}
+}
+
+func logsConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: LogsStream, Subjects: []string{"freshet.logs.>"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxBytes: s.LogBytes, MaxAge: resultAge, NoAck: true, AllowDirect: true,
+	}
+}
+
+func eventsConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: EventsStream, Subjects: []string{"freshet.events.>"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxBytes: s.EventBytes, MaxAge: resultAge, NoAck: true, AllowDirect: true,
+	}
+}
+
+func ensureKeys(ctx context.Context, js jetstream.JetStream, s Settings) error {
+	_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: KeysBucket, TTL: keyAge, Replicas: s.Replicas})
+	if err != nil {
+		return fmt.Errorf("ensure bucket %s: %w", KeysBucket, err)
+	}
+	return nil
+}

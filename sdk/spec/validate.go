@@ -1,0 +1,247 @@
+package spec
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// NamePattern is what app and function names match.
+const NamePattern = `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`
+
+// FieldError is one thing wrong with a spec: where, what stands there, and what to write instead.
+type FieldError struct {
+	// Field is the path in the spec, such as "scaling.max" or "mounts[1].source".
+	Field string `json:"field"`
+	// Value is what stands there now.
+	Value string `json:"value"`
+	// Mend says what to write instead.
+	Mend string `json:"mend"`
+}
+
+func (e FieldError) Error() string {
+	return fmt.Sprintf("%s: %q: %s", e.Field, e.Value, e.Mend)
+}
+
+// ValidationError is everything wrong with a spec, in the order of its fields.
+type ValidationError struct {
+	Fields []FieldError `json:"fields"`
+}
+
+func (e *ValidationError) Error() string {
+	lines := make([]string, len(e.Fields))
+	for i, field := range e.Fields {
+		lines[i] = field.Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// ValidName tells whether a name may be an app's or a function's.
+func ValidName(name string) bool { return compiledName.MatchString(name) }
+
+// compiledName is immutable; compiling it once saves the cost at each check.
+var compiledName = regexp.MustCompile(`^` + NamePattern + `$`)
+
+// Validate tells everything that is wrong with the spec, as a *ValidationError, or nil. Defaults count as set.
+func (f Function) Validate() error {
+	f = f.WithDefaults()
+	var c checker
+	c.name("namespace", f.Namespace)
+	c.name("app", f.App)
+	c.name("name", f.Name)
+	c.printable("version", f.Version, 128)
+	c.between("priority", f.Priority, 1, MaxPriority)
+	c.duration("drain", f.Drain, 0, MaxTimeout)
+	c.config(f.Config)
+	c.env(f.Env)
+	c.resources(f.Resources)
+	c.scaling(f.Scaling)
+	return c.result()
+}
+
+// Validate tells everything that is wrong with the config alone, as the driver sees it.
+func (c Config) Validate() error {
+	var check checker
+	check.config(c.WithDefaults())
+	return check.result()
+}
+
+type checker struct{ fields []FieldError }
+
+func (c *checker) result() error {
+	if len(c.fields) == 0 {
+		return nil
+	}
+	return &ValidationError{Fields: c.fields}
+}
+
+func (c *checker) fail(field string, value any, mend string, args ...any) {
+	c.fields = append(c.fields, FieldError{Field: field, Value: fmt.Sprint(value), Mend: fmt.Sprintf(mend, args...)})
+}
+
+func (c *checker) name(field, value string) {
+	if !ValidName(value) {
+		c.fail(field, value, "use 1 to 63 letters, digits, '-' and '_', starting with a letter or digit")
+	}
+}
+
+func (c *checker) printable(field, value string, limit int) {
+	if len(value) > limit {
+		c.fail(field, value, "use at most %d bytes", limit)
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		c.fail(field, value, "use printable characters only")
+	}
+}
+
+func (c *checker) between(field string, value, low, high int) {
+	if value < low || value > high {
+		c.fail(field, value, "use %d to %d", low, high)
+	}
+}
+
+func (c *checker) duration(field string, value, low, high Duration) {
+	if value < low || value > high {
+		c.fail(field, value, "use %s to %s", low, high)
+	}
+}
+
+func (c *checker) absolute(field, value string) {
+	if !path.IsAbs(value) || path.Clean(value) != value {
+		c.fail(field, value, "use an absolute path without '..' and doubled slashes")
+	}
+}
+
+func (c *checker) config(cfg Config) {
+	c.handler(cfg)
+	c.code(cfg)
+	c.duration("timeout", cfg.Timeout, Duration(time.Second), MaxTimeout)
+	c.duration("startup_timeout", cfg.StartupTimeout, Duration(time.Second), MaxTimeout)
+	c.between("concurrency", cfg.Concurrency, 1, MaxConcurrency)
+	if cfg.MaxPending < 1 {
+		c.fail("max_pending", cfg.MaxPending, "use 1 or more")
+	}
+	c.retries(cfg.Retries)
+	c.network(cfg.Network)
+	c.mounts(cfg)
+}
+
+func (c *checker) handler(cfg Config) {
+	if cfg.Handler == nil {
+		return
+	}
+	known := []string{HandlerGo, HandlerPython, HandlerExec, HandlerHTTP, HandlerModal}
+	if !slices.Contains(known, cfg.Handler.Type) {
+		c.fail("handler.type", cfg.Handler.Type, "use one of %s", strings.Join(known, ", "))
+	}
+}
+
+func (c *checker) code(cfg Config) {
+	if cfg.Code == "" {
+		if cfg.Handler != nil && cfg.Handler.Type == HandlerGo {
+			c.fail("code", cfg.Code, "a go handler needs its program: a blob \"sha256:<hex>\" or an absolute path on the node")
+		}
+		return
+	}
+	if digest, ok := strings.CutPrefix(cfg.Code, "sha256:"); ok {
+		if !validDigest(digest) {
+			c.fail("code", cfg.Code, "use \"sha256:\" and 64 lower-case hex digits")
+		}
+		return
+	}
+	c.absolute("code", cfg.Code)
+}
+
+func validDigest(digest string) bool {
+	return len(digest) == 64 && strings.Trim(digest, "0123456789abcdef") == ""
+}
+
+func (c *checker) retries(r Retries) {
+	c.between("retries.max", r.Max, 0, 100)
+	if !(r.Backoff >= 1 && r.Backoff <= 10) { // written so that NaN fails too
+		c.fail("retries.backoff", r.Backoff, "use 1 to 10")
+	}
+	c.duration("retries.initial", r.Initial, 0, MaxTimeout)
+	c.duration("retries.max_delay", r.MaxDelay, 0, MaxTimeout)
+}
+
+func (c *checker) network(n Network) {
+	for i, allow := range n.Allow {
+		if !validAllow(allow) {
+			c.fail(fmt.Sprintf("network.allow[%d]", i), allow, "use a CIDR with an optional port, such as \"10.0.0.0/8:443\"")
+		}
+	}
+	if len(n.Allow) > 0 && !n.Egress {
+		c.fail("network.allow", strings.Join(n.Allow, ","), "set network.egress = true too, or remove the list")
+	}
+}
+
+func validAllow(allow string) bool {
+	if _, err := netip.ParsePrefix(allow); err == nil {
+		return true
+	}
+	at := strings.LastIndexByte(allow, ':')
+	if at < 0 {
+		return false
+	}
+	port, err := strconv.ParseUint(allow[at+1:], 10, 16)
+	if err != nil || port == 0 {
+		return false
+	}
+	_, err = netip.ParsePrefix(strings.Trim(allow[:at], "[]"))
+	return err == nil
+}
+
+func (c *checker) mounts(cfg Config) {
+	for i, m := range cfg.Mounts {
+		field := fmt.Sprintf("mounts[%d]", i)
+		c.absolute(field+".source", m.Source)
+		c.absolute(field+".target", m.Target)
+		if m.Writable && cfg.Snapshot.Enabled {
+			c.fail(field+".writable", m.Writable, "a snapshot cannot depend on what others may write: set snapshot.enabled = false or remove writable")
+		}
+	}
+}
+
+func (c *checker) env(env map[string]string) {
+	names := make([]string, 0, len(env))
+	for name := range env {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(env[name], 0) {
+			c.fail("env."+name, env[name], "use a name without '=' and no NUL byte in either")
+		}
+	}
+}
+
+func (c *checker) resources(r Resources) {
+	if r.CPU < 1 {
+		c.fail("resources.cpu", r.CPU, "use 1 MHz or more")
+	}
+	if r.MemoryMB < MinMemoryMB {
+		c.fail("resources.memory", r.MemoryMB, "use %d MB or more", MinMemoryMB)
+	}
+	c.between("resources.gpus", r.GPUs, 0, 64)
+	if len(r.GPUKinds) > 0 && r.GPUs == 0 {
+		c.fail("resources.gpu_kinds", strings.Join(r.GPUKinds, ","), "set resources.gpus = 1 or more too, or remove the list")
+	}
+}
+
+func (c *checker) scaling(s Scaling) {
+	c.between("scaling.max", s.Max, 1, MaxScale)
+	if s.Min < 0 || s.Min > s.Max {
+		c.fail("scaling.min", s.Min, "use 0 to scaling.max, which is %d", s.Max)
+	}
+	if s.TargetInflight < 1 {
+		c.fail("scaling.target_inflight", s.TargetInflight, "use 1 or more")
+	}
+	c.between("scaling.buffer", s.Buffer, 0, MaxScale)
+	c.duration("scaling.scaledown_window", s.ScaledownWindow, Duration(time.Second), MaxTimeout)
+}
