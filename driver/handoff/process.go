@@ -1,0 +1,114 @@
+package handoff
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrGone: the process ended.
+var ErrGone = errors.New("process is gone")
+
+// Process is a supervisor, held by a pidfd, so that its pid cannot come to mean another process.
+type Process struct {
+	PID int
+	fd  int
+}
+
+type pidRecord struct {
+	PID int `json:"pid"`
+	// StartTime is field 22 of /proc/<pid>/stat, in clock ticks since boot.
+	StartTime uint64 `json:"start_time"`
+}
+
+// WritePID records the process in the state directory, for whoever looks for it later.
+func WritePID(stateDir string, pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	if err := writeJSON(filepath.Join(stateDir, PIDFile), pidRecord{PID: pid, StartTime: start}); err != nil {
+		return fmt.Errorf("write pid: %w", err)
+	}
+	return nil
+}
+
+// FindProcess opens the process that the state directory records: ErrGone when it ended, os.ErrNotExist when none was
+// recorded. Close it.
+func FindProcess(stateDir string) (*Process, error) {
+	var record pidRecord
+	if err := readJSON(filepath.Join(stateDir, PIDFile), &record); err != nil {
+		return nil, fmt.Errorf("read pid: %w", err)
+	}
+	fd, err := unix.PidfdOpen(record.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", record.PID, err)
+	}
+	process := &Process{PID: record.PID, fd: fd}
+	start, err := startTime(record.PID)
+	if err != nil || start != record.StartTime {
+		process.Close()
+		return nil, ErrGone
+	}
+	return process, nil
+}
+
+// Signal sends a signal; ErrGone when the process ended.
+func (p *Process) Signal(signal unix.Signal) error {
+	err := unix.PidfdSendSignal(p.fd, signal, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return ErrGone
+	}
+	if err != nil {
+		return fmt.Errorf("signal process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
+// Wait returns nil when the process ended, or the context's error.
+func (p *Process) Wait(ctx context.Context) error {
+	// The poll wakes up now and then for the context: a pidfd cannot be selected on together with a channel.
+	const slice = 100 * time.Millisecond
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(slice.Milliseconds()))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for process %d: %w", p.PID, err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// Close lets the process go; it runs on.
+func (p *Process) Close() { _ = unix.Close(p.fd) } // nothing is written through it
+
+// startTime reads the start time of a process, which together with its pid names it for the life of the machine.
+func startTime(pid int) (uint64, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read start time of process %d: %w", pid, err)
+	}
+	// The name in parentheses may hold anything, so fields are counted from its end: state is field 3.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	const startField = 22 - 3
+	if len(fields) <= startField {
+		return 0, fmt.Errorf("read start time of process %d: short stat line", pid)
+	}
+	start, err := strconv.ParseUint(string(fields[startField]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read start time of process %d: %w", pid, err)
+	}
+	return start, nil
+}
