@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -49,9 +50,11 @@ type Task struct {
 	Logs Logs `json:"logs"`
 	// NATS is how to reach the queue.
 	NATS NATS `json:"nats"`
-	// Runsc is the path of the pinned runsc binary, Platform its --platform.
-	Runsc    string `json:"runsc"`
-	Platform string `json:"platform,omitempty"`
+	// Runsc is the path of the pinned runsc binary, Platform its --platform, SharedDir what gVisor shares between the
+	// node's sandboxes.
+	Runsc     string `json:"runsc"`
+	Platform  string `json:"platform,omitempty"`
+	SharedDir string `json:"shared_dir"`
 	// Snapshots is the node's snapshot store; nil when the task wants none.
 	Snapshots *Snapshots `json:"snapshots,omitempty"`
 	// Started is when Nomad asked for the task.
@@ -79,6 +82,8 @@ type Snapshots struct {
 	Dir      string `json:"dir"`
 	MaxBytes int64  `json:"max_bytes"`
 	Key      string `json:"key"`
+	// Inputs are what the key was made of, kept with the snapshot for people.
+	Inputs snapshot.Inputs `json:"inputs"`
 }
 
 // Exit is how a supervisor ended.

@@ -50,8 +50,8 @@ type Puller struct {
 	pulls    map[uint64]*pull       // pulls that the server may still answer
 	asked    int                    // sum of the pulls' remaining messages
 	held     map[*Delivery]struct{} // deliveries not yet settled
-	stopped  bool
-	released chan struct{} // closed and replaced whenever a delivery is settled
+	stopped  bool                   // before Start and after Stop
+	released chan struct{}          // closed and replaced whenever a delivery is settled
 }
 
 type pull struct {
@@ -59,8 +59,8 @@ type pull struct {
 	expires   time.Time
 }
 
-// OpenPuller makes the function's consumer where it is missing and starts to pull for the given number of slots. Close
-// or Drain it.
+// OpenPuller makes the function's consumer where it is missing and listens for deliveries; it pulls none before Start. Close
+// it.
 func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int, log zerolog.Logger) (*Puller, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -72,6 +72,7 @@ func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int
 		pulls:    make(map[uint64]*pull),
 		held:     make(map[*Delivery]struct{}),
 		released: make(chan struct{}),
+		stopped:  true,
 	}
 	if err := p.ensureConsumer(ctx); err != nil {
 		return nil, err
@@ -83,6 +84,14 @@ func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int
 	p.cancel = cancel
 	p.done.Go(func() { p.maintain(run) })
 	return p, nil
+}
+
+// Start pulls for all slots.
+func (p *Puller) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = false
+	return p.askLocked()
 }
 
 func (p *Puller) ensureConsumer(ctx context.Context) error {

@@ -1,0 +1,54 @@
+// Command freshet-worker is the supervisor of one worker. The driver plugin starts one for each allocation, with the path of its
+// task file.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/driver/supervisor"
+)
+
+// memoryTarget keeps the supervisor small: beyond it the garbage collector works harder. Calls in flight may need more.
+const memoryTarget = 24 << 20
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: freshet-worker TASK.json   (the freshet driver starts it)")
+		os.Exit(2)
+	}
+	debug.SetMemoryLimit(memoryTarget)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run runs the worker; how it ended is in the exit file, for the driver that may be another one by then.
+func run(ctx context.Context, path string) error {
+	task, err := handoff.ReadTask(path)
+	if err != nil {
+		return errors.Join(err, handoff.Exit{Code: 1, Reason: err.Error()}.Write(filepath.Dir(path)))
+	}
+	log := zerolog.New(os.Stderr).Level(zerolog.InfoLevel).With().Timestamp().
+		Str("app", task.Identity.App).Str("function", task.Identity.Function).Str("alloc", task.Identity.Alloc).Logger()
+	exit := supervisor.Run(ctx, task, log)
+	if err := exit.Write(task.StateDir); err != nil {
+		return err
+	}
+	if exit.Code != 0 {
+		return errors.New(exit.Reason)
+	}
+	return nil
+}

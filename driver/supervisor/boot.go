@@ -1,0 +1,242 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/driver/snapshot"
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// Deadlines of the guest's answers. A thaw that takes longer is no better than a cold start.
+const (
+	thawTimeout   = 15 * time.Second
+	freezeTimeout = 15 * time.Second
+	helloTimeout  = 15 * time.Second
+)
+
+// phases is where a start's time went.
+type phases struct {
+	began  time.Time
+	last   time.Time
+	thawed bool
+	times  map[string]float64
+}
+
+func newPhases(began time.Time) *phases {
+	p := &phases{began: began, last: began, times: make(map[string]float64)}
+	p.end("spawn")
+	return p
+}
+
+// end closes the phase that began with the end of the one before.
+func (p *phases) end(name string) {
+	now := time.Now()
+	p.times[name] = ms(now.Sub(p.last))
+	p.last = now
+}
+
+func (p *phases) event(ready time.Time) queue.Event {
+	p.times["total"] = ms(ready.Sub(p.began))
+	return queue.Event{Kind: queue.EventReady, Thawed: p.thawed, Phases: p.times}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// boot brings the guest up: from the node's snapshot where there is one, else cold, and then freezes it for the next. A
+// restore that fails is never worse than no snapshot.
+func (w *Worker) boot(ctx context.Context) (*phases, error) {
+	times := newPhases(w.task.Started)
+	store, err := w.openStore()
+	if err != nil {
+		return nil, err
+	}
+	if store != nil {
+		use, err := store.Lookup(w.task.Snapshots.Key)
+		if err == nil {
+			err = w.thaw(ctx, use.Dir, times)
+			use.Release()
+			if err == nil || ctx.Err() != nil {
+				return times, err
+			}
+			w.restoreFailed(store, err)
+		}
+	}
+	if err := w.startCold(ctx, times); err != nil {
+		return nil, err
+	}
+	if store != nil {
+		return times, w.freeze(ctx, store, times)
+	}
+	return times, nil
+}
+
+func (w *Worker) openStore() (*snapshot.Store, error) {
+	if w.task.Snapshots == nil {
+		return nil, nil
+	}
+	return snapshot.Open(w.task.Snapshots.Dir, w.task.Snapshots.MaxBytes)
+}
+
+// create makes the empty sandbox; generation tells a second one in the same worker apart.
+func (w *Worker) create(generation string) error {
+	env := make([]string, 0, len(w.task.Env))
+	for _, name := range slices.Sorted(maps.Keys(w.task.Env)) {
+		env = append(env, name+"="+w.task.Env[name])
+	}
+	mounts := make([]sandbox.Mount, len(w.task.Config.Mounts))
+	for i, m := range w.task.Config.Mounts {
+		mounts[i] = sandbox.Mount{Source: m.Source, Target: m.Target, Writable: m.Writable}
+	}
+	made, err := sandbox.Create(sandbox.Config{
+		ID: "s" + generation, Runsc: w.task.Runsc, Platform: w.task.Platform,
+		StateDir: filepath.Join(w.task.StateDir, "gvisor"), SharedDir: w.task.SharedDir,
+		Rootfs: w.task.Rootfs, Args: w.task.Args, Env: env, Mounts: mounts,
+	}, w.log)
+	if err != nil {
+		return err
+	}
+	w.guest = newGuest(made, w.logs, maxPayload)
+	return nil
+}
+
+func (w *Worker) thaw(ctx context.Context, dir string, times *phases) error {
+	w.beats.set(queue.StateRestoring)
+	if err := w.create("0"); err != nil {
+		return err
+	}
+	times.end("create")
+	if err := w.guest.sandbox.Restore(dir); err != nil {
+		return err
+	}
+	times.end("restore")
+	if err := w.wake(ctx, true); err != nil {
+		return err
+	}
+	times.end("ready")
+	times.thawed = true
+	w.beats.setThawed()
+	return nil
+}
+
+// wake tells a frozen guest who it is now, and waits for its thaw hooks.
+func (w *Worker) wake(ctx context.Context, restored bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, thawTimeout, fmt.Errorf("the thawed process did not answer within %s", thawTimeout))
+	defer cancel()
+	entropy := make([]byte, 32)
+	_, _ = rand.Read(entropy) // never fails: crypto/rand
+	_, err := w.guest.ask(ctx, wire.TypeThawed, wire.Thawed{
+		Identity: w.task.Identity, Restored: restored, Time: time.Now(), Entropy: entropy, Concurrency: w.task.Config.Concurrency,
+	}, wire.TypeReady)
+	if err != nil {
+		return fmt.Errorf("wake guest: %w", err)
+	}
+	return nil
+}
+
+// restoreFailed says loudly that a snapshot is no good and clears the way for a cold start.
+func (w *Worker) restoreFailed(store *snapshot.Store, cause error) {
+	if w.guest != nil {
+		cause = errors.Join(cause, w.guest.close())
+		w.guest = nil
+	}
+	if err := store.Quarantine(w.task.Snapshots.Key, cause.Error()); err != nil {
+		cause = errors.Join(cause, err)
+	}
+	w.log.Error().Err(cause).Msg("restore failed; starting cold")
+	w.logs.say("error", "thawing from the snapshot failed, starting cold: %v", cause)
+	w.event(queue.Event{Kind: queue.EventRestoreFailed, Reason: cause.Error()})
+}
+
+func (w *Worker) startCold(ctx context.Context, times *phases) error {
+	w.beats.set(queue.StateStarting)
+	if err := w.create("1"); err != nil {
+		return err
+	}
+	times.end("create")
+	if err := w.guest.sandbox.Start(); err != nil {
+		return err
+	}
+	limit := w.task.Config.StartupTimeout.Std()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &wire.Error{
+		Kind: wire.KindStart, Message: fmt.Sprintf("the function's enter hook did not end within its startup_timeout of %s", limit),
+	})
+	defer cancel()
+	if err := w.hello(ctx); err != nil {
+		return err
+	}
+	times.end("hello")
+	if _, err := w.guest.await(ctx, wire.TypeReady); err != nil {
+		return fmt.Errorf("load guest: %w", err)
+	}
+	times.end("load")
+	return nil
+}
+
+func (w *Worker) hello(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, helloTimeout, &wire.Error{
+		Kind:    wire.KindProtocol,
+		Message: fmt.Sprintf("the function's process did not greet within %s: its main must call app.Main() first", helloTimeout),
+	})
+	defer cancel()
+	entry := ""
+	if w.task.Config.Handler != nil {
+		entry = w.task.Config.Handler.Entry
+	}
+	answer, err := w.guest.ask(ctx, wire.TypeHello, wire.Hello{
+		MinVersion: wire.MinVersion, Version: wire.Version, Identity: w.task.Identity,
+		Entry: entry, Concurrency: w.task.Config.Concurrency, MaxPayload: maxPayload,
+	}, wire.TypeWelcome)
+	if err != nil {
+		return fmt.Errorf("greet guest: %w", err)
+	}
+	var welcome wire.Welcome
+	if err := answer.DecodeMeta(&welcome); err != nil {
+		return fmt.Errorf("greet guest: %w", err)
+	}
+	if welcome.Version < wire.MinVersion || welcome.Version > wire.Version {
+		return fmt.Errorf("greet guest: %w: it chose %d", wire.ErrVersion, welcome.Version)
+	}
+	return nil
+}
+
+// freeze stores the loaded guest for later workers, unless somebody else is at it. Only a guest that does not wake again is
+// an error; a snapshot that fails otherwise costs the next worker a cold start.
+func (w *Worker) freeze(ctx context.Context, store *snapshot.Store, times *phases) error {
+	making, err := store.Make(w.task.Snapshots.Key)
+	if errors.Is(err, snapshot.ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		w.log.Warn().Err(err).Msg("begin snapshot; going on without")
+		return nil
+	}
+	defer making.Abort()
+	quiet, cancel := context.WithTimeoutCause(ctx, freezeTimeout, fmt.Errorf("the process did not get quiet within %s", freezeTimeout))
+	defer cancel()
+	if _, err := w.guest.ask(quiet, wire.TypeFreeze, nil, wire.TypeFrozen); err != nil {
+		return fmt.Errorf("freeze guest: %w", err)
+	}
+	frozen := w.guest.sandbox.Checkpoint(making.Dir)
+	if err := w.wake(ctx, false); err != nil {
+		return errors.Join(frozen, err)
+	}
+	if frozen == nil {
+		frozen = making.Commit(w.task.Snapshots.Inputs)
+	}
+	times.end("freeze")
+	if frozen != nil {
+		w.log.Warn().Err(frozen).Msg("store snapshot; going on without")
+		return nil
+	}
+	w.event(queue.Event{Kind: queue.EventSnapshotStored, Phases: map[string]float64{"freeze": times.times["freeze"]}})
+	return nil
+}

@@ -1,0 +1,221 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+const (
+	// cancelGrace is how long a guest may take to end a call that was cancelled before its worker counts as stuck.
+	cancelGrace = 2 * time.Second
+	// crashAttempts is how often a call may be in flight when its worker dies, beyond its retries, while it is not known
+	// which call did it.
+	crashAttempts = 2
+	// lostAttempts is how many deliveries beyond its retries a call gets whose workers vanish without a word.
+	lostAttempts = 4
+	// storeRetry is the longest pause between attempts to store a result while NATS is away.
+	storeRetry = time.Second
+)
+
+// handle brings one attempt of a call to its end: a stored result, or the call's return to the queue.
+func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
+	defer w.beats.changed()
+	if d.Attempt > 1 {
+		stored, err := w.load(ctx, d.Call)
+		if err == nil {
+			w.answer(d, stored) // an earlier attempt ended it, and its acknowledgement was lost
+			return
+		}
+		if !errors.Is(err, queue.ErrNoResult) {
+			w.log.Warn().Err(err).Str("call", d.Call).Msg("look for an earlier result; running the call")
+		}
+	}
+	result := queue.Result{
+		Call: d.Call, Attempt: d.Attempt, Worker: w.task.Identity.Alloc, Keep: d.Keep,
+	}
+	result.Started, result.Queued = w.waited(d)
+	if refused := w.refuse(d); refused != nil {
+		result.Error = refused
+		w.finish(ctx, d, result)
+		return
+	}
+	began := time.Now()
+	end := w.attempt(d)
+	result.Run = time.Since(began)
+	result.Error, result.ContentType, result.Body = end.err, end.contentType, end.body
+	if delay, again := w.again(d, end.err); again {
+		w.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
+		if err := d.Return(delay); err != nil {
+			w.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
+		}
+		return
+	}
+	w.finish(ctx, d, result)
+}
+
+// waited splits the time before the call came here into waiting for this worker's start and waiting in the queue.
+func (w *Worker) waited(d *queue.Delivery) (start, queued time.Duration) {
+	total := max(d.Received.Sub(d.Published), 0)
+	from, to := d.Published, w.ready
+	if w.task.Started.After(from) {
+		from = w.task.Started
+	}
+	start = min(max(to.Sub(from), 0), total)
+	return start, total - start
+}
+
+// refuse ends calls that must not run.
+func (w *Worker) refuse(d *queue.Delivery) *wire.Error {
+	if !d.Deadline.IsZero() && time.Now().After(d.Deadline) {
+		return &wire.Error{Kind: wire.KindExpired, Message: "the call's deadline passed before a worker took it"}
+	}
+	if limit := 1 + w.task.Config.Retries.Max + lostAttempts; d.Attempt > limit {
+		return &wire.Error{Kind: wire.KindLost, Message: fmt.Sprintf("%d workers in a row vanished while they ran this call", limit)}
+	}
+	return nil
+}
+
+// attempt runs the call in the guest, within its timeout.
+func (w *Worker) attempt(d *queue.Delivery) outcome {
+	if w.suspect(d) {
+		w.suspects.Lock()
+		defer w.suspects.Unlock()
+	} else {
+		w.suspects.RLock()
+		defer w.suspects.RUnlock()
+	}
+	limit := w.task.Config.Timeout.Std()
+	deadline := time.Now().Add(limit)
+	number, call := w.guest.begin(wire.Call{
+		ID: d.Call, Method: d.Method, Attempt: d.Attempt, Deadline: deadline,
+		ContentType: d.ContentType, Traceparent: d.Traceparent,
+	}, d.Body)
+	timer := time.AfterFunc(time.Until(deadline), func() { w.timeOut(number, call, limit) })
+	defer timer.Stop()
+	return <-call.done
+}
+
+// suspect calls run alone: an earlier attempt ended with its worker, and only a call that runs alone is known to do that.
+func (w *Worker) suspect(d *queue.Delivery) bool {
+	return d.Attempt > 1 && w.task.Config.Retries.Max == 0
+}
+
+func (w *Worker) timeOut(number uint64, call *running, limit time.Duration) {
+	w.guest.cancel(number, call, &wire.Error{
+		Kind: wire.KindTimeout, Message: fmt.Sprintf("the call took longer than the function's timeout of %s", limit),
+	})
+	select {
+	case <-time.After(cancelGrace):
+	case <-w.guest.dead:
+		return
+	}
+	if !w.guest.ended(number) {
+		w.getStuck(call.id)
+	}
+}
+
+// again decides whether a failed attempt is followed by another one, and when.
+func (w *Worker) again(d *queue.Delivery, failed *wire.Error) (time.Duration, bool) {
+	retries := w.task.Config.Retries
+	if failed == nil || failed.Kind == wire.KindInput || failed.Kind == wire.KindCancelled {
+		return 0, false
+	}
+	if d.Attempt <= retries.Max {
+		return retries.Delay(d.Attempt), true
+	}
+	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
+	if died && !w.guest.alone && d.Attempt <= retries.Max+crashAttempts {
+		return 0, true
+	}
+	return 0, false
+}
+
+// finish stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a
+// step and loses nothing.
+func (w *Worker) finish(ctx context.Context, d *queue.Delivery, result queue.Result) {
+	stands, err := w.store(ctx, result)
+	if err != nil {
+		w.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call will be delivered again")
+		return
+	}
+	w.answer(d, stands)
+}
+
+// store keeps trying while NATS is away: the result is worth more than the time.
+func (w *Worker) store(ctx context.Context, result queue.Result) (queue.Result, error) {
+	for pause := reconnectWait; ; pause = min(2*pause, storeRetry) {
+		attempt, cancel := context.WithTimeout(ctx, 2*storeRetry)
+		stands, err := queue.StoreResult(attempt, w.js, result)
+		cancel()
+		if err == nil || w.nc.IsClosed() {
+			return stands, err
+		}
+		w.log.Warn().Err(err).Str("call", result.Call).Msg("store result; trying again")
+		<-time.After(pause)
+	}
+}
+
+func (w *Worker) answer(d *queue.Delivery, result queue.Result) {
+	if d.Reply != "" {
+		msg, err := result.Message(d.Reply)
+		if err == nil {
+			err = w.nc.PublishMsg(msg)
+		}
+		if err != nil {
+			w.log.Warn().Err(err).Str("call", d.Call).Msg("reply; the gateway will find the stored result")
+		}
+	}
+	w.done.Add(1)
+	if result.Error != nil {
+		w.failed.Add(1)
+	}
+	if err := d.Ack(); err != nil {
+		w.log.Warn().Err(err).Str("call", d.Call).Msg("acknowledge; the call's result is stored")
+	}
+}
+
+// load reads a call's stored result.
+func (w *Worker) load(ctx context.Context, call string) (queue.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*storeRetry)
+	defer cancel()
+	return queue.LoadResult(ctx, w.js, call)
+}
+
+// answerWait bounds how long a worker that does not start answers those who wait for it, answerMost how many.
+const (
+	answerWait = 2 * time.Second
+	answerMost = 1000
+)
+
+// answerWaiting tells the callers whose calls wait that the function's own code does not start: a broken deploy must answer,
+// not hang. Faults of the platform are not the callers' to see: Nomad tries again, here or elsewhere.
+func (w *Worker) answerWaiting(ctx context.Context, cause error) {
+	reason := &wire.Error{}
+	if !errors.As(cause, &reason) {
+		return
+	}
+	failed := time.Now()
+	if err := w.puller.Start(); err != nil {
+		return
+	}
+	defer w.puller.Stop()
+	ctx, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	for range answerMost {
+		idle, stop := context.WithTimeout(ctx, answerWait/4)
+		d, err := w.puller.Next(idle)
+		stop()
+		if err != nil || d.Published.After(failed) {
+			return // the puller's close gives the last one back
+		}
+		w.finish(ctx, d, queue.Result{
+			Call: d.Call, Attempt: d.Attempt, Worker: w.task.Identity.Alloc, Keep: d.Keep,
+			Error: &wire.Error{Kind: wire.KindStart, Type: reason.Type, Message: "the function does not start: " + reason.Message, Traceback: reason.Traceback},
+		})
+	}
+}

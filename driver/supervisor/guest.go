@@ -1,0 +1,283 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// exitWait is how long a guest that closed its output gets to exit, so that callers read its exit code.
+const exitWait = 2 * time.Second
+
+// guest is the user's process as the supervisor sees it: messages in and out, and how it died. It trusts nothing it reads.
+type guest struct {
+	sandbox *sandbox.Sandbox
+	writer  *wire.Writer
+	logs    *logs
+	reading sync.WaitGroup
+
+	// control carries the answers about the whole guest. A guest that sends what nobody asked for fills it and is cut off.
+	control chan wire.Message
+	// dead is closed when nothing more will come; death says why.
+	dead  chan struct{}
+	death *wire.Error
+	// alone says that at most one call was running when the guest died, so that it is known which one did it.
+	alone bool
+
+	mu    sync.Mutex
+	last  uint64
+	calls map[uint64]*running
+}
+
+// running is a call that the guest has not ended yet.
+type running struct {
+	id   string
+	done chan outcome // capacity 1: the first outcome counts
+}
+
+// outcome is how one attempt ended.
+type outcome struct {
+	err         *wire.Error
+	contentType string
+	body        []byte
+}
+
+func newGuest(s *sandbox.Sandbox, logs *logs, maxPayload int64) *guest {
+	g := &guest{
+		sandbox: s, writer: wire.NewWriter(s.Stdin), logs: logs,
+		control: make(chan wire.Message, 4),
+		dead:    make(chan struct{}),
+		calls:   make(map[uint64]*running),
+	}
+	g.reading.Go(func() { g.read(wire.NewReader(s.Stdout, maxPayload)) })
+	g.reading.Go(func() { logs.copyLines(s.Stderr, g.only) })
+	return g
+}
+
+// read dispatches the guest's messages until it closes its output or breaks the protocol.
+func (g *guest) read(in *wire.Reader) {
+	for {
+		msg, err := in.Read()
+		if err == nil {
+			err = g.dispatch(msg)
+		}
+		if err != nil {
+			g.die(err)
+			return
+		}
+	}
+}
+
+func (g *guest) dispatch(msg wire.Message) error {
+	switch msg.Type {
+	case wire.TypeResult:
+		var meta wire.Result
+		if err := msg.DecodeMeta(&meta); err != nil {
+			return err
+		}
+		return g.end(msg.Call, outcome{contentType: meta.ContentType, body: msg.Payload})
+	case wire.TypeFailure:
+		failure := &wire.Error{}
+		if err := msg.DecodeMeta(failure); err != nil {
+			return err
+		}
+		if failure.Kind != wire.KindUser && failure.Kind != wire.KindInput && failure.Kind != wire.KindCancelled {
+			failure.Kind = wire.KindUser // the other kinds are the platform's to say
+		}
+		return g.end(msg.Call, outcome{err: failure})
+	case wire.TypeLog:
+		return g.log(msg)
+	case wire.TypeYield:
+		return fmt.Errorf("%w: a yield from a call that is no generator", wire.ErrType)
+	}
+	select {
+	case g.control <- msg:
+		return nil
+	default:
+		return fmt.Errorf("%w: message 0x%02x that nobody asked for", wire.ErrType, uint8(msg.Type))
+	}
+}
+
+func (g *guest) log(msg wire.Message) error {
+	var meta wire.Log
+	if err := msg.DecodeMeta(&meta); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	call := g.calls[msg.Call]
+	g.mu.Unlock()
+	id := ""
+	if call != nil {
+		id = call.id
+	}
+	g.logs.frame(id, meta, string(msg.Payload))
+	return nil
+}
+
+// end hands a call its outcome. A call that nobody runs (it was ended by its timeout, say) is forgotten.
+func (g *guest) end(number uint64, o outcome) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	call, ok := g.calls[number]
+	if !ok {
+		return fmt.Errorf("%w: an answer to call number %d, which is not running", wire.ErrType, number)
+	}
+	delete(g.calls, number)
+	call.offer(o)
+	return nil
+}
+
+// offer gives an outcome unless there is one already.
+func (r *running) offer(o outcome) {
+	select {
+	case r.done <- o:
+	default:
+	}
+}
+
+// die records why the guest ended, cuts it off and ends its calls.
+func (g *guest) die(cause error) {
+	death := &wire.Error{Kind: wire.KindProtocol, Message: "the function's process broke its protocol: " + cause.Error() + "; a program must not print on the descriptor it was started with as standard output"}
+	if errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF) {
+		death = g.exited()
+	}
+	_ = g.sandbox.Kill() // what is not dead yet must not go on
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.death, g.alone = death, len(g.calls) <= 1
+	close(g.dead)
+	for number, call := range g.calls {
+		delete(g.calls, number)
+		call.offer(outcome{err: death})
+	}
+}
+
+// exited tells how a process that closed its output ended.
+func (g *guest) exited() *wire.Error {
+	exits := make(chan sandbox.Exit, 1)
+	go func() { // ends with the sandbox, which die kills next
+		if exit, err := g.sandbox.Wait(); err == nil {
+			exits <- exit
+		}
+		close(exits)
+	}()
+	select {
+	case exit, ok := <-exits:
+		if ok {
+			return &wire.Error{Kind: wire.KindCrash, Message: "the function's process " + exit.String()}
+		}
+		return &wire.Error{Kind: wire.KindCrash, Message: "the function's sandbox was killed"}
+	case <-time.After(exitWait):
+		return &wire.Error{Kind: wire.KindCrash, Message: "the function's process closed its output and went on"}
+	}
+}
+
+// only is the id of the call that runs when it is the only one: what the process prints is then that call's.
+func (g *guest) only() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.calls) != 1 {
+		return ""
+	}
+	for _, call := range g.calls {
+		return call.id
+	}
+	return ""
+}
+
+// begin registers a call and sends it; the outcome comes on the running call's channel.
+func (g *guest) begin(meta wire.Call, input []byte) (uint64, *running) {
+	call := &running{id: meta.ID, done: make(chan outcome, 1)}
+	g.mu.Lock()
+	g.last++
+	number := g.last
+	g.calls[number] = call
+	death := g.death
+	if death != nil {
+		delete(g.calls, number)
+	}
+	g.mu.Unlock()
+	if death != nil {
+		call.offer(outcome{err: death})
+		return number, call
+	}
+	if err := g.writer.Write(wire.TypeCall, number, meta, input); err != nil {
+		_ = g.sandbox.Kill() // its input is gone: the reader sees the end and ends the calls
+	}
+	return number, call
+}
+
+// cancel ends a call for its caller at once, and asks the guest to end it too.
+func (g *guest) cancel(number uint64, call *running, reason *wire.Error) {
+	call.offer(outcome{err: reason})
+	if err := g.writer.Write(wire.TypeCancel, number, wire.Cancel{Kind: reason.Kind}, nil); err != nil {
+		_ = g.sandbox.Kill()
+	}
+}
+
+// ended tells whether the guest ended the call.
+func (g *guest) ended(number uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, runs := g.calls[number]
+	return !runs
+}
+
+// ask sends a message about the whole guest and waits for the answer of the wanted type; Failed is the guest's own error.
+func (g *guest) ask(ctx context.Context, send wire.Type, meta any, want wire.Type) (wire.Message, error) {
+	if err := g.writer.Write(send, 0, meta, nil); err != nil {
+		return wire.Message{}, g.lost(ctx, err)
+	}
+	return g.await(ctx, want)
+}
+
+func (g *guest) await(ctx context.Context, want wire.Type) (wire.Message, error) {
+	select {
+	case msg := <-g.control:
+		if msg.Type == wire.TypeFailed {
+			failure := &wire.Error{}
+			if err := msg.DecodeMeta(failure); err != nil {
+				return wire.Message{}, err
+			}
+			return wire.Message{}, failure
+		}
+		if msg.Type != want {
+			return wire.Message{}, &wire.Error{
+				Kind: wire.KindProtocol, Message: fmt.Sprintf("the function's process answered 0x%02x where 0x%02x was due", uint8(msg.Type), uint8(want)),
+			}
+		}
+		return msg, nil
+	case <-g.dead:
+		return wire.Message{}, g.death
+	case <-ctx.Done():
+		return wire.Message{}, context.Cause(ctx)
+	}
+}
+
+// lost prefers the reason of the guest's death to the broken pipe that it caused.
+func (g *guest) lost(ctx context.Context, err error) error {
+	select {
+	case <-g.dead:
+		return g.death
+	case <-time.After(exitWait):
+		return err
+	case <-ctx.Done():
+		return err
+	}
+}
+
+// close destroys the sandbox and waits for the readers.
+func (g *guest) close() error {
+	err := g.sandbox.Destroy()
+	g.reading.Wait()
+	for _, file := range []io.Closer{g.sandbox.Stdin, g.sandbox.Stdout, g.sandbox.Stderr} {
+		_ = file.Close() // pipes to nobody
+	}
+	return err
+}

@@ -1,0 +1,239 @@
+// Package supervisor is the host side of one worker: it owns the sandbox, pulls calls from the function's queue, gives them to
+// the guest and stores their results before it acknowledges them. It outlives the driver plugin and the Nomad agent, and
+// shares only files with them.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// maxPayload is the largest output accepted from a guest: what fits into a message.
+const maxPayload = queue.MaxInline
+
+// Worker is one allocation's worker.
+type Worker struct {
+	task     handoff.Task
+	function queue.Function
+	log      zerolog.Logger
+
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	puller *queue.Puller
+	logs   *logs
+	beats  *heartbeats
+	guest  *guest
+	ready  time.Time
+
+	// suspects is held by a call that runs alone because an earlier attempt of it may have killed its worker; ordinary calls
+	// share it.
+	suspects sync.RWMutex
+	calls    sync.WaitGroup
+	done     atomic.Int64
+	failed   atomic.Int64
+
+	// recycle is closed when a call that does not end makes the worker useless; stuck says which.
+	recycle     chan struct{}
+	recycleOnce sync.Once
+	stuck       string
+}
+
+// Run runs the worker until the context ends (it then drains) or the guest dies, and tells how it ended.
+func Run(ctx context.Context, task handoff.Task, log zerolog.Logger) handoff.Exit {
+	w := &Worker{
+		task: task, log: log,
+		function: queue.Function{Namespace: task.Identity.Namespace, App: task.Identity.App, Name: task.Identity.Function},
+		recycle:  make(chan struct{}),
+	}
+	exit := w.run(ctx)
+	exit.Time = time.Now()
+	return exit
+}
+
+func (w *Worker) run(ctx context.Context) handoff.Exit {
+	if err := w.connect(ctx); err != nil {
+		return failure(err)
+	}
+	defer w.nc.Close()
+	var err error
+	if w.logs, err = openLogs(w.task, w.nc, w.function.LogsSubject(w.task.Identity.Alloc), w.log); err != nil {
+		return failure(err)
+	}
+	defer func() { _ = w.logs.close() }() // each line was written when it came
+	w.beats = startHeartbeats(w)
+	exit := w.live(ctx)
+	w.beats.stop(exit.Reason)
+	w.flush()
+	return exit
+}
+
+// live is the worker's life between its first and its last heartbeat.
+func (w *Worker) live(ctx context.Context) handoff.Exit {
+	opened := make(chan error, 1)
+	go func() { opened <- w.openPuller(ctx) }() // received below, always
+	started, bootErr := w.boot(ctx)
+	if err := <-opened; err != nil {
+		return w.abandon(errors.Join(err, bootErr))
+	}
+	defer w.puller.Close()
+	if bootErr != nil {
+		if ctx.Err() == nil {
+			w.answerWaiting(ctx, bootErr)
+		}
+		return w.abandon(bootErr)
+	}
+	w.ready = time.Now()
+	w.event(started.event(w.ready))
+	w.beats.set(queue.StateReady)
+	debug.FreeOSMemory() // starting allocated once what serving never needs
+	if err := w.puller.Start(); err != nil {
+		return w.abandon(err)
+	}
+	exit := w.serve(ctx)
+	if err := w.guest.close(); err != nil {
+		w.log.Warn().Err(err).Msg("clean up sandbox")
+	}
+	return exit
+}
+
+// abandon ends a worker that never served.
+func (w *Worker) abandon(err error) handoff.Exit {
+	if w.guest != nil {
+		err = errors.Join(err, w.guest.close())
+	}
+	w.logs.say("error", "the worker did not start: %v", err)
+	w.event(queue.Event{Kind: queue.EventStartFailed, Reason: err.Error()})
+	return failure(err)
+}
+
+func failure(err error) handoff.Exit { return handoff.Exit{Code: 1, Reason: err.Error()} }
+
+func (w *Worker) openPuller(ctx context.Context) error {
+	puller, err := queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log)
+	for err != nil && ctx.Err() == nil { // NATS may still be coming up, or the stream be made
+		w.log.Warn().Err(err).Msg("open queue; trying again")
+		select {
+		case <-time.After(reconnectWait):
+		case <-ctx.Done():
+		}
+		puller, err = queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log)
+	}
+	w.puller = puller
+	return err
+}
+
+// serve takes calls until the worker is asked to stop, the guest dies or gets stuck.
+func (w *Worker) serve(ctx context.Context) handoff.Exit {
+	taking, stop := context.WithCancel(ctx)
+	defer stop()
+	var taker sync.WaitGroup
+	taker.Go(func() { w.take(taking) })
+	var exit handoff.Exit
+	select {
+	case <-ctx.Done():
+		exit = w.drain(context.WithoutCancel(ctx))
+	case <-w.guest.dead:
+		w.puller.Stop()
+		exit = w.died()
+	case <-w.recycle:
+		exit = w.replace(context.WithoutCancel(ctx))
+	}
+	stop()
+	taker.Wait()
+	w.calls.Wait()
+	return exit
+}
+
+func (w *Worker) take(ctx context.Context) {
+	for {
+		delivery, err := w.puller.Next(ctx)
+		if err != nil {
+			return // stopping: deliveries not taken go back when the puller closes
+		}
+		w.beats.changed()
+		w.calls.Go(func() { w.handle(context.WithoutCancel(ctx), delivery) })
+	}
+}
+
+// drain lets the running calls finish. Nomad's kill_timeout bounds it from outside.
+func (w *Worker) drain(ctx context.Context) handoff.Exit {
+	w.beats.set(queue.StateDraining)
+	finished, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-w.guest.dead:
+			cancel()
+		case <-finished.Done():
+		}
+	})
+	err := w.puller.Drain(finished)
+	cancel()
+	watch.Wait()
+	if err != nil {
+		return w.died()
+	}
+	w.dismiss(ctx)
+	w.event(queue.Event{Kind: queue.EventStopped})
+	return handoff.Exit{}
+}
+
+// dismissWait is how long a guest without calls may take to run its last hooks.
+const dismissWait = 5 * time.Second
+
+// dismiss asks the guest to end by itself.
+func (w *Worker) dismiss(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, dismissWait)
+	defer cancel()
+	if _, err := w.guest.ask(ctx, wire.TypeDrain, nil, wire.TypeDrained); err != nil {
+		w.log.Info().Err(err).Msg("guest did not end by itself")
+	}
+}
+
+// died reports a guest that ended while it should have gone on. Its calls are ended by their handlers.
+func (w *Worker) died() handoff.Exit {
+	reason := w.guest.death
+	w.logs.say("error", "the worker ends: %s", reason.Message)
+	w.event(queue.Event{Kind: queue.EventCrashed, Reason: reason.Message})
+	return handoff.Exit{Code: 1, Reason: reason.Message, OOM: reason.Kind == wire.KindMemory}
+}
+
+// othersWait is how long the other calls of a stuck worker may go on before they are given to other workers.
+const othersWait = 10 * time.Second
+
+// replace ends a worker one of whose calls does not end: the others get some time, then go back to the queue.
+func (w *Worker) replace(ctx context.Context) handoff.Exit {
+	w.beats.set(queue.StateDraining)
+	ctx, cancel := context.WithTimeout(ctx, othersWait)
+	defer cancel()
+	if err := w.puller.Drain(ctx); err != nil {
+		w.log.Warn().Err(err).Msg("other calls go back to the queue")
+	}
+	w.puller.Close()
+	reason := fmt.Sprintf("call %s did not end %s after it was cancelled, so its worker is replaced", w.stuck, cancelGrace)
+	w.logs.say("error", "%s", reason)
+	w.event(queue.Event{Kind: queue.EventCrashed, Reason: reason})
+	_ = w.guest.sandbox.Kill() // frees whoever still waits for the guest
+	return handoff.Exit{Code: 1, Reason: reason}
+}
+
+// getStuck marks the worker as useless because of a call.
+func (w *Worker) getStuck(call string) {
+	w.recycleOnce.Do(func() {
+		w.stuck = call
+		close(w.recycle)
+	})
+}
