@@ -1,0 +1,142 @@
+package freshet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+// GuestEnv, set to "1", makes a program serve calls on its standard streams. Workers set it.
+const GuestEnv = "FRESHET_GUEST"
+
+// App is functions that are deployed together, under one version.
+type App struct {
+	name      string
+	functions []*function
+}
+
+// function is one of an app's functions: its spec and its code.
+type function struct {
+	spec  spec.Function
+	hooks hooks
+	serve handler
+	// snapshot says that the Snapshot option was given.
+	snapshot bool
+}
+
+type hooks struct {
+	enter        func(context.Context) error
+	beforeFreeze func(context.Context) error
+	afterThaw    func(context.Context) error
+}
+
+// handler runs the user's code for one call.
+type handler func(ctx context.Context, contentType string, input []byte) (outType string, output []byte, err error)
+
+// New makes an app. Its name matches [A-Za-z0-9][A-Za-z0-9_-]{0,62}; Main refuses another.
+func New(name string) *App { return &App{name: name} }
+
+// Func adds a function to the app under a name. Inputs and outputs travel as the package's documentation says.
+//
+// An error becomes the caller's error with its Go type and message, and is retried as [Retries] says; [InputError] says that
+// the input is at fault. A panic is an error too, with its stack.
+func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), options ...Option) {
+	f := &function{serve: adapt(fn)}
+	f.spec.App, f.spec.Name = app.name, name
+	f.spec.Handler = &spec.Handler{Type: spec.HandlerGo, Entry: name}
+	for _, option := range options {
+		option(f)
+	}
+	if f.hooks.enter != nil && !f.snapshot {
+		f.spec.Snapshot.Enabled = true
+	}
+	app.functions = append(app.functions, f)
+}
+
+// Main is the program's main: it serves calls in a worker, tells a deploy about the app's functions, and otherwise says how
+// to use the program. It does not return.
+func (a *App) Main() {
+	os.Exit(a.main())
+}
+
+func (a *App) main() int {
+	switch {
+	case os.Getenv(spec.ManifestEnv) == "1":
+		return report(a.printManifest())
+	case os.Getenv(GuestEnv) == "1":
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		return report(a.serveStdio(ctx))
+	}
+	fmt.Fprintf(os.Stderr, "This program is the freshet app %q. Deploy it with:\n\n  freshet deploy DIR\n\nwhere DIR is the folder of its main package. Its functions:\n", a.name)
+	for _, f := range a.functions {
+		fmt.Fprintf(os.Stderr, "  %s\n", f.spec.JobID())
+	}
+	return 2
+}
+
+func report(err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// Manifest is what a deploy needs to know of the app, checked. The errors name field, value and mend.
+func (a *App) Manifest() (spec.Manifest, error) {
+	manifest := spec.Manifest{Format: spec.ManifestVersion, App: a.name}
+	if len(a.functions) == 0 {
+		return manifest, fmt.Errorf("app %s has no functions: add one with freshet.Func before app.Main", a.name)
+	}
+	seen := make(map[string]bool)
+	var wrong []error
+	for _, f := range a.functions {
+		if seen[f.spec.Name] {
+			wrong = append(wrong, fmt.Errorf("function %s: the app has two of this name: rename one", f.spec.Name))
+		}
+		seen[f.spec.Name] = true
+		if err := f.check(); err != nil {
+			wrong = append(wrong, fmt.Errorf("function %s: %w", f.spec.Name, err))
+		}
+		manifest.Functions = append(manifest.Functions, f.spec)
+	}
+	return manifest, errors.Join(wrong...)
+}
+
+// check validates the spec as it will be once the deploy has set the code.
+func (f *function) check() error {
+	complete := f.spec
+	complete.Code = "sha256:" + emptyDigest
+	return complete.Validate()
+}
+
+// emptyDigest stands for the program's digest, which only the deploy knows.
+const emptyDigest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func (a *App) printManifest() error {
+	manifest, err := a.Manifest()
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(manifest); err != nil {
+		return fmt.Errorf("print manifest: %w", err)
+	}
+	return nil
+}
+
+// find is the function with this name.
+func (a *App) find(name string) (*function, bool) {
+	for _, f := range a.functions {
+		if f.spec.Name == name {
+			return f, true
+		}
+	}
+	return nil, false
+}

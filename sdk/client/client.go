@@ -1,0 +1,280 @@
+// Package client calls the functions of a freshet cluster over HTTP. It is apart from package freshet so that programs which
+// only serve calls do not carry an HTTP stack into each sandbox.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// Client calls functions through one gateway. It is safe for concurrent use.
+type Client struct {
+	base      string
+	namespace string
+	http      *http.Client
+	patience  time.Duration
+}
+
+// DefaultPatience is how long a client keeps trying to reach a gateway that is away before it gives up.
+const DefaultPatience = 2 * time.Minute
+
+// Option sets something of a client.
+type Option func(*Client)
+
+// Namespace is the environment of the functions. Default "default".
+func Namespace(name string) Option { return func(c *Client) { c.namespace = name } }
+
+// Patience is how long to keep trying while the gateway is away or the function's queue is full; 0 tries once.
+func Patience(d time.Duration) Option { return func(c *Client) { c.patience = d } }
+
+// HTTPClient replaces the client's own HTTP client, which keeps many connections open to the gateway.
+func HTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
+
+// New makes a client for the gateway at an address such as "http://127.0.0.1:8600".
+func New(address string, options ...Option) *Client {
+	c := &Client{
+		base: strings.TrimRight(address, "/"), namespace: "default", patience: DefaultPatience,
+		http: &http.Client{Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			MaxIdleConnsPerHost: 1024,
+			IdleConnTimeout:     90 * time.Second,
+		}},
+	}
+	for _, option := range options {
+		option(c)
+	}
+	return c
+}
+
+// Error is a call that ended without a result: the function's own error or the platform's. errors.As finds it, and errors.Is
+// with a *wire.Error of a kind tells the kinds apart.
+type Error struct {
+	wire.Error
+	// Status is the HTTP status, Call the call's id where it got one.
+	Status int
+	Call   string
+	// Near are names of functions like the one that was not found.
+	Near []string
+}
+
+func (e *Error) Error() string {
+	text := e.Message
+	if e.Type != "" {
+		text = e.Type + ": " + text
+	}
+	if len(e.Near) > 0 {
+		text += " (did you mean " + strings.Join(e.Near, " or ") + "?)"
+	}
+	return text
+}
+
+// Unwrap makes errors.Is compare kinds.
+func (e *Error) Unwrap() error { return &e.Error }
+
+// Request is a call to make.
+type Request struct {
+	// Function is APP.FUNCTION.
+	Function string
+	// Method of a class; empty for a plain function.
+	Method string
+	// Body and ContentType are the input.
+	Body        []byte
+	ContentType string
+	// Key makes the call happen once however often it is sent; New makes one for each call unless given.
+	Key string
+}
+
+// Response is a call's output.
+type Response struct {
+	Body        []byte
+	ContentType string
+	// Call is the call's id, Worker the allocation that ran it, Attempt which attempt that was.
+	Call    string
+	Worker  string
+	Attempt int
+	// Queued, Started and Run are where the time went: waiting for a free worker, waiting for a worker's start, running.
+	Queued, Started, Run time.Duration
+}
+
+// Do makes a call and waits for its output. While the gateway is away it tries again with the same key, so that the call
+// still happens once.
+func (c *Client) Do(ctx context.Context, request Request) (Response, error) {
+	app, function, ok := strings.Cut(request.Function, ".")
+	if !ok {
+		return Response{}, fmt.Errorf("call %q: write APP.FUNCTION, such as gosearch.search", request.Function)
+	}
+	if request.Key == "" {
+		request.Key = rand.Text()
+	}
+	address := c.base + "/v1/functions/" + url.PathEscape(app) + "/" + url.PathEscape(function) + "/call"
+	query := url.Values{}
+	if c.namespace != "default" {
+		query.Set("namespace", c.namespace)
+	}
+	if request.Method != "" {
+		query.Set("method", request.Method)
+	}
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	return c.retry(ctx, address, request)
+}
+
+// retry sends the request until it is answered or the patience is over.
+func (c *Client) retry(ctx context.Context, address string, request Request) (Response, error) {
+	giveUp := time.Now().Add(c.patience)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		response, wait, err := c.once(ctx, address, request)
+		if err == nil || ctx.Err() != nil || wait < 0 {
+			return response, err
+		}
+		pause = max(pause, wait)
+		if time.Now().Add(pause).After(giveUp) {
+			return response, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return response, err
+		}
+	}
+}
+
+// final tells retry that trying again does not help.
+const final = time.Duration(-1)
+
+// once sends the request; the duration says how long to wait before another try, or final.
+func (c *Client) once(ctx context.Context, address string, request Request) (Response, time.Duration, error) {
+	httpRequest, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(request.Body))
+	if err != nil {
+		return Response{}, final, fmt.Errorf("call %s: %w", request.Function, err)
+	}
+	httpRequest.Header.Set("Idempotency-Key", request.Key)
+	if request.ContentType != "" {
+		httpRequest.Header.Set("Content-Type", request.ContentType)
+	}
+	httpResponse, err := c.http.Do(httpRequest)
+	if err != nil {
+		return Response{}, 0, fmt.Errorf("call %s: %w", request.Function, err)
+	}
+	defer func() { _ = httpResponse.Body.Close() }() // read to its end
+	body, err := io.ReadAll(httpResponse.Body)
+	if err != nil {
+		return Response{}, 0, fmt.Errorf("call %s: read the answer: %w", request.Function, err)
+	}
+	if httpResponse.StatusCode != http.StatusOK {
+		failed := newError(httpResponse, body)
+		return Response{}, waitFor(httpResponse), fmt.Errorf("call %s: %w", request.Function, failed)
+	}
+	return newResponse(httpResponse, body), 0, nil
+}
+
+// waitFor reads how long to wait before trying again: full queues and gateways that cannot reach theirs say so.
+func waitFor(response *http.Response) time.Duration {
+	after := response.Header.Get("Retry-After")
+	if after == "" || response.StatusCode != http.StatusTooManyRequests && response.StatusCode != http.StatusServiceUnavailable {
+		return final
+	}
+	seconds, err := strconv.Atoi(after)
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+func newError(response *http.Response, body []byte) *Error {
+	failed := &Error{Status: response.StatusCode, Call: response.Header.Get("Freshet-Call")}
+	var parsed struct {
+		Error struct {
+			wire.Error
+			Near []string `json:"near"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(body, &parsed); err != nil || parsed.Error.Message == "" {
+		failed.Message = "the gateway answered " + response.Status
+		return failed
+	}
+	failed.Error, failed.Near = parsed.Error.Error, parsed.Error.Near
+	return failed
+}
+
+func newResponse(response *http.Response, body []byte) Response {
+	h := response.Header
+	attempt, _ := strconv.Atoi(h.Get("Freshet-Attempt")) // 0 when a proxy took it away
+	r := Response{
+		Body: body, ContentType: h.Get("Content-Type"),
+		Call: h.Get("Freshet-Call"), Worker: h.Get("Freshet-Worker"), Attempt: attempt,
+	}
+	for entry := range strings.SplitSeq(h.Get("Server-Timing"), ",") {
+		name, rest, _ := strings.Cut(strings.TrimSpace(entry), ";dur=")
+		millis, err := strconv.ParseFloat(rest, 64)
+		if err != nil {
+			continue
+		}
+		duration := time.Duration(millis * float64(time.Millisecond))
+		switch name {
+		case "queue":
+			r.Queued = duration
+		case "start":
+			r.Started = duration
+		case "run":
+			r.Run = duration
+		}
+	}
+	return r
+}
+
+// Call calls a function with a typed input and output: []byte is bytes as they are, string is text, anything else JSON.
+func Call[In, Out any](ctx context.Context, c *Client, function string, in In) (Out, error) {
+	var out Out
+	request := Request{Function: function}
+	switch value := any(in).(type) {
+	case []byte:
+		request.Body, request.ContentType = value, "application/octet-stream"
+	case string:
+		request.Body, request.ContentType = []byte(value), "text/plain; charset=utf-8"
+	default:
+		data, err := json.Marshal(in)
+		if err != nil {
+			return out, fmt.Errorf("call %s: encode input: %w", function, err)
+		}
+		request.Body, request.ContentType = data, "application/json"
+	}
+	response, err := c.Do(ctx, request)
+	if err != nil {
+		return out, err
+	}
+	switch into := any(&out).(type) {
+	case *[]byte:
+		*into = response.Body
+	case *string:
+		*into = string(response.Body)
+	default:
+		if err := json.Unmarshal(response.Body, &out); err != nil {
+			return out, fmt.Errorf("call %s: decode output: %w", function, err)
+		}
+	}
+	return out, nil
+}
+
+// KindOf is the kind of a call's error, or empty when the error is none of a call's.
+func KindOf(err error) wire.Kind {
+	var failed *Error
+	if errors.As(err, &failed) {
+		return failed.Kind
+	}
+	return ""
+}

@@ -1,0 +1,242 @@
+package freshet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// serveStdio serves calls on the process's standard streams. What the program prints on standard output goes to standard
+// error from here on, so that it cannot break the protocol.
+func (a *App) serveStdio(ctx context.Context) error {
+	protocol, err := syscall.Dup(1)
+	if err != nil {
+		return fmt.Errorf("keep the protocol's descriptor: %w", err)
+	}
+	syscall.CloseOnExec(protocol)
+	if err := syscall.Dup3(2, 1, 0); err != nil {
+		return fmt.Errorf("move standard output: %w", err)
+	}
+	return a.serve(ctx, os.Stdin, os.NewFile(uintptr(protocol), "protocol"))
+}
+
+// serve speaks the protocol of package wire until the host closes the input or asks for the end.
+func (a *App) serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g := &guest{app: a, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc)}
+	err := g.run(ctx, wire.NewReader(in, 0))
+	cancel()
+	g.calls.Wait()
+	return err
+}
+
+// guest is a session with the host.
+type guest struct {
+	app      *App
+	function *function
+	writer   *wire.Writer
+	calls    sync.WaitGroup
+
+	mu       sync.Mutex
+	cancels  map[uint64]context.CancelCauseFunc // of the running calls
+	identity wire.Identity
+}
+
+// errDrained ends a session as the host asked.
+var errDrained = errors.New("drained")
+
+func (g *guest) run(ctx context.Context, in *wire.Reader) error {
+	for {
+		msg, err := in.Read()
+		if errors.Is(err, io.EOF) {
+			return nil // the host is gone
+		}
+		if err == nil {
+			err = g.handle(ctx, msg)
+		}
+		if errors.Is(err, errDrained) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (g *guest) handle(ctx context.Context, msg wire.Message) error {
+	if g.function == nil && msg.Type != wire.TypeHello {
+		return fmt.Errorf("the host sent message 0x%02x before its greeting", uint8(msg.Type))
+	}
+	switch msg.Type {
+	case wire.TypeHello:
+		return g.hello(ctx, msg)
+	case wire.TypeCall:
+		return g.call(ctx, msg)
+	case wire.TypeCancel:
+		return g.cancel(msg)
+	case wire.TypeFreeze:
+		return g.freeze(ctx)
+	case wire.TypeThawed:
+		return g.thawed(ctx, msg)
+	case wire.TypeDrain:
+		g.calls.Wait()
+		if err := g.writer.Write(wire.TypeDrained, 0, nil, nil); err != nil {
+			return err
+		}
+		return errDrained
+	}
+	return fmt.Errorf("the host sent message 0x%02x, which a guest does not take", uint8(msg.Type))
+}
+
+// hello agrees on a version and runs the enter hook of the function that the worker is for.
+func (g *guest) hello(ctx context.Context, msg wire.Message) error {
+	var hello wire.Hello
+	if err := msg.DecodeMeta(&hello); err != nil {
+		return err
+	}
+	version, err := wire.Negotiate(hello)
+	if err != nil {
+		return g.fail(err)
+	}
+	if err := g.writer.Write(wire.TypeWelcome, 0, wire.Welcome{Version: version, SDK: "go/1"}, nil); err != nil {
+		return err
+	}
+	function, ok := g.app.find(hello.Entry)
+	if !ok {
+		return g.fail(fmt.Errorf("the program has no function %q: the job's handler.entry must name one", hello.Entry))
+	}
+	g.function = function
+	g.setIdentity(hello.Identity)
+	return g.hook(ctx, function.hooks.enter)
+}
+
+// hook runs a hook and tells the host whether it worked.
+func (g *guest) hook(ctx context.Context, hook func(context.Context) error) error {
+	if hook != nil {
+		if err := protect(func() error { return hook(g.context(ctx, "", 0, 0)) }); err != nil {
+			return g.fail(err)
+		}
+	}
+	return g.writer.Write(wire.TypeReady, 0, nil, nil)
+}
+
+// fail tells the host why this guest cannot serve, and ends it.
+func (g *guest) fail(err error) error {
+	if sent := g.writer.Write(wire.TypeFailed, 0, callError(err), nil); sent != nil {
+		return sent
+	}
+	return err
+}
+
+// call runs a call beside the others.
+func (g *guest) call(ctx context.Context, msg wire.Message) error {
+	var meta wire.Call
+	if err := msg.DecodeMeta(&meta); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(g.context(ctx, meta.ID, meta.Attempt, msg.Call))
+	g.mu.Lock()
+	g.cancels[msg.Call] = cancel
+	g.mu.Unlock()
+	g.calls.Go(func() {
+		defer g.forget(msg.Call, cancel)
+		ctx, stop := context.WithDeadline(ctx, meta.Deadline)
+		defer stop()
+		g.answer(ctx, msg.Call, meta, msg.Payload)
+	})
+	return nil
+}
+
+func (g *guest) forget(number uint64, cancel context.CancelCauseFunc) {
+	cancel(nil)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.cancels, number)
+}
+
+func (g *guest) answer(ctx context.Context, number uint64, meta wire.Call, input []byte) {
+	var contentType string
+	var output []byte
+	err := protect(func() error {
+		if meta.Method != "" {
+			return InputError("the function has no method %q: call it without one", meta.Method)
+		}
+		var err error
+		contentType, output, err = g.function.serve(ctx, meta.ContentType, input)
+		return err
+	})
+	if err != nil {
+		err = g.writer.Write(wire.TypeFailure, number, callError(err), nil)
+	} else {
+		err = g.writer.Write(wire.TypeResult, number, wire.Result{ContentType: contentType}, output)
+	}
+	if err != nil { // without the host there is nobody to tell but the log
+		fmt.Fprintln(os.Stderr, "freshet: answer call", meta.ID+":", err)
+	}
+}
+
+// protect makes a panic an error.
+func protect(fn func() error) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = &Error{Kind: wire.KindUser, Type: "panic", Message: fmt.Sprint(reason), Traceback: string(debug.Stack())}
+		}
+	}()
+	return fn()
+}
+
+func (g *guest) cancel(msg wire.Message) error {
+	var meta wire.Cancel
+	if err := msg.DecodeMeta(&meta); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if cancel, ok := g.cancels[msg.Call]; ok {
+		cancel(&Error{Kind: meta.Kind, Message: "the call was ended from outside"})
+	}
+	return nil
+}
+
+// freeze makes the process quiet: no calls, no garbage, and nothing written after Frozen.
+func (g *guest) freeze(ctx context.Context) error {
+	g.calls.Wait()
+	if hook := g.function.hooks.beforeFreeze; hook != nil {
+		if err := protect(func() error { return hook(g.context(ctx, "", 0, 0)) }); err != nil {
+			return g.fail(err)
+		}
+	}
+	debug.FreeOSMemory() // what the snapshot does not hold need not be thawed
+	return g.writer.Write(wire.TypeFrozen, 0, nil, nil)
+}
+
+// thawed begins the life of a copy, or goes on with the original's.
+func (g *guest) thawed(ctx context.Context, msg wire.Message) error {
+	var meta wire.Thawed
+	if err := msg.DecodeMeta(&meta); err != nil {
+		return err
+	}
+	g.setIdentity(meta.Identity)
+	reseed(meta.Entropy)
+	return g.hook(ctx, g.function.hooks.afterThaw)
+}
+
+func (g *guest) setIdentity(identity wire.Identity) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.identity = identity
+}
+
+// log sends a line to the host.
+func (g *guest) log(number uint64, level, text string) error {
+	return g.writer.Write(wire.TypeLog, number, wire.Log{Time: time.Now(), Level: level}, []byte(text))
+}

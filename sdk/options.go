@@ -1,0 +1,112 @@
+package freshet
+
+import (
+	"context"
+	"time"
+
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+// Option sets something of a function. Values out of range are reported when the app is deployed.
+type Option func(*function)
+
+// Enter runs a hook before the worker takes its first call: load what every call needs. A failure ends the worker, and
+// callers read its error.
+func Enter(hook func(context.Context) error) Option {
+	return func(f *function) { f.hooks.enter = hook }
+}
+
+// BeforeFreeze runs a hook before the worker is frozen: close what cannot be frozen, such as network connections.
+func BeforeFreeze(hook func(context.Context) error) Option {
+	return func(f *function) { f.hooks.beforeFreeze = hook }
+}
+
+// AfterThaw runs a hook when a frozen worker wakes, before its first call: open again what BeforeFreeze closed, and renew
+// what copies must not share. It runs in the original too, which goes on after its snapshot.
+func AfterThaw(hook func(context.Context) error) Option {
+	return func(f *function) { f.hooks.afterThaw = hook }
+}
+
+// Concurrency is the number of calls that a worker runs at once. Default 1.
+func Concurrency(calls int) Option {
+	return func(f *function) { f.spec.Concurrency = calls }
+}
+
+// CPU is what a worker reserves, in MHz. Default 100.
+func CPU(mhz int) Option {
+	return func(f *function) { f.spec.Resources.CPU = mhz }
+}
+
+// MemoryMB is what a worker reserves, in MB. Default 256.
+func MemoryMB(mb int) Option {
+	return func(f *function) { f.spec.Resources.MemoryMB = mb }
+}
+
+// Timeout bounds one attempt of a call. Default 5 minutes.
+func Timeout(d time.Duration) Option {
+	return func(f *function) { f.spec.Timeout = spec.Duration(d) }
+}
+
+// StartupTimeout bounds a cold start with its enter hook. Default 10 minutes.
+func StartupTimeout(d time.Duration) Option {
+	return func(f *function) { f.spec.StartupTimeout = spec.Duration(d) }
+}
+
+// Retries lets failed attempts be followed by up to limit others, the first after initial, each further one after backoff
+// times as long. Default none.
+func Retries(limit int, initial time.Duration, backoff float64) Option {
+	return func(f *function) {
+		f.spec.Retries.Max, f.spec.Retries.Initial, f.spec.Retries.Backoff = limit, spec.Duration(initial), backoff
+	}
+}
+
+// Snapshot says whether workers are frozen after their enter hook and thawed at the next start. Default: yes for functions
+// with an enter hook.
+func Snapshot(enabled bool) Option {
+	return func(f *function) {
+		f.spec.Snapshot.Enabled = enabled
+		f.snapshot = true
+	}
+}
+
+// Scale bounds the number of workers. Default 0 to 10.
+func Scale(least, most int) Option {
+	return func(f *function) { f.spec.Scaling.Min, f.spec.Scaling.Max = least, most }
+}
+
+// TargetInflight is the number of calls, waiting and running, for which there should be one worker. Default: its concurrency.
+func TargetInflight(calls int) Option {
+	return func(f *function) { f.spec.Scaling.TargetInflight = calls }
+}
+
+// Buffer is the number of idle workers kept ready while there is any need. Default 0.
+func Buffer(workers int) Option {
+	return func(f *function) { f.spec.Scaling.Buffer = workers }
+}
+
+// ScaledownWindow is how long the need must stay lower before workers go. Default 60 seconds.
+func ScaledownWindow(d time.Duration) Option {
+	return func(f *function) { f.spec.Scaling.ScaledownWindow = spec.Duration(d) }
+}
+
+// Priority orders functions that compete for the same nodes, 1 to 100. Default 50.
+func Priority(priority int) Option {
+	return func(f *function) { f.spec.Priority = priority }
+}
+
+// Env sets a variable of the function's environment.
+func Env(name, value string) Option {
+	return func(f *function) {
+		if f.spec.Env == nil {
+			f.spec.Env = make(map[string]string)
+		}
+		f.spec.Env[name] = value
+	}
+}
+
+// Mount lets the function read a directory or file of the node, where the node's operator allows host paths.
+func Mount(source, target string) Option {
+	return func(f *function) {
+		f.spec.Mounts = append(f.spec.Mounts, spec.Mount{Source: source, Target: target})
+	}
+}
