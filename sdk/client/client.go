@@ -62,7 +62,8 @@ func New(address string, options ...Option) *Client {
 // Error is a call that ended without a result: the function's own error or the platform's. errors.As finds it, and errors.Is
 // with a *wire.Error of a kind tells the kinds apart.
 type Error struct {
-	wire.Error
+	// Fault says what went wrong.
+	Fault wire.Error
 	// Status is the HTTP status, Call the call's id where it got one.
 	Status int
 	Call   string
@@ -71,9 +72,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := e.Message
-	if e.Type != "" {
-		text = e.Type + ": " + text
+	text := e.Fault.Message
+	if e.Fault.Type != "" {
+		text = e.Fault.Type + ": " + text
 	}
 	if len(e.Near) > 0 {
 		text += " (did you mean " + strings.Join(e.Near, " or ") + "?)"
@@ -82,7 +83,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap makes errors.Is compare kinds.
-func (e *Error) Unwrap() error { return &e.Error }
+func (e *Error) Unwrap() error { return &e.Fault }
 
 // Request is a call to make.
 type Request struct {
@@ -195,19 +196,29 @@ func waitFor(response *http.Response) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
+// errorBody is an error as the gateway writes it.
+type errorBody struct {
+	Kind      wire.Kind `json:"kind"`
+	Type      string    `json:"type"`
+	Message   string    `json:"message"`
+	Traceback string    `json:"traceback"`
+	Near      []string  `json:"near"`
+}
+
+func (b errorBody) fault() wire.Error {
+	return wire.Error{Kind: b.Kind, Type: b.Type, Message: b.Message, Traceback: b.Traceback}
+}
+
 func newError(response *http.Response, body []byte) *Error {
 	failed := &Error{Status: response.StatusCode, Call: response.Header.Get("Freshet-Call")}
 	var parsed struct {
-		Error struct {
-			wire.Error
-			Near []string `json:"near"`
-		} `json:"error"`
+		Error errorBody `json:"error"`
 	}
 	if err := json.Unmarshal(body, &parsed); err != nil || parsed.Error.Message == "" {
-		failed.Message = "the gateway answered " + response.Status
+		failed.Fault.Message = "the gateway answered " + response.Status
 		return failed
 	}
-	failed.Error, failed.Near = parsed.Error.Error, parsed.Error.Near
+	failed.Fault, failed.Near = parsed.Error.fault(), parsed.Error.Near
 	return failed
 }
 
@@ -274,7 +285,7 @@ func Call[In, Out any](ctx context.Context, c *Client, function string, in In) (
 func KindOf(err error) wire.Kind {
 	var failed *Error
 	if errors.As(err, &failed) {
-		return failed.Kind
+		return failed.Fault.Kind
 	}
 	return ""
 }
