@@ -1,0 +1,245 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/rs/zerolog"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+// retryWait is the pause before Nomad is asked again after a failure; listen is how long one event stream is trusted before
+// the list is read again, in case an event was lost.
+const (
+	retryWait = 500 * time.Millisecond
+	listen    = 5 * time.Minute
+)
+
+// Entry is a function as Nomad has it.
+type Entry struct {
+	// Spec has its defaults set.
+	Spec spec.Function
+	// Err says what is wrong with the job, which then cannot be called or scaled.
+	Err error
+	// Job, Group and Count are the Nomad job's id, its group of workers and how many it should have.
+	Job   string
+	Group string
+	Count int
+	// Index is the job's modify index: a higher one is newer.
+	Index uint64
+}
+
+// Key is the function's name in the queue.
+func (e Entry) Key() queue.Function {
+	return queue.Function{Namespace: e.Spec.Namespace, App: e.Spec.App, Name: e.Spec.Name}
+}
+
+// Watcher keeps the set of functions as Nomad's event stream tells it. While Nomad is away it keeps what it last knew.
+type Watcher struct {
+	nomad *api.Client
+	log   zerolog.Logger
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	synced  chan struct{} // closed after the first list
+
+	mu      sync.RWMutex
+	entries map[queue.Function]Entry
+	changed func(queue.Function)
+}
+
+// NewWatcher makes a watcher; Open starts it. changed is called after each change, from one goroutine; nil for none.
+func NewWatcher(nomad *api.Client, changed func(queue.Function), log zerolog.Logger) *Watcher {
+	if changed == nil {
+		changed = func(queue.Function) {}
+	}
+	return &Watcher{
+		nomad: nomad, log: log, changed: changed,
+		synced: make(chan struct{}), entries: make(map[queue.Function]Entry),
+	}
+}
+
+// Open begins to watch. It does not wait for Nomad; Ready tells. Close it.
+func (w *Watcher) Open(ctx context.Context) {
+	ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	w.running.Go(func() { w.run(ctx) })
+}
+
+// Close ends the watching and waits for it.
+func (w *Watcher) Close() {
+	w.cancel()
+	w.running.Wait()
+}
+
+// Ready says that the functions were listed at least once.
+func (w *Watcher) Ready() bool {
+	select {
+	case <-w.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// Get finds a function that can be called.
+func (w *Watcher) Get(namespace, app, name string) (spec.Function, bool) {
+	entry, ok := w.Entry(queue.Function{Namespace: namespace, App: app, Name: name})
+	return entry.Spec, ok && entry.Err == nil
+}
+
+// Entry finds a function, also one whose job is wrong.
+func (w *Watcher) Entry(key queue.Function) (Entry, bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	entry, ok := w.entries[key]
+	return entry, ok
+}
+
+// List returns all functions, by name.
+func (w *Watcher) List() []Entry {
+	w.mu.RLock()
+	list := make([]Entry, 0, len(w.entries))
+	for _, entry := range w.entries {
+		list = append(list, entry)
+	}
+	w.mu.RUnlock()
+	slices.SortFunc(list, func(a, b Entry) int { return cmp.Compare(a.Key().String(), b.Key().String()) })
+	return list
+}
+
+func (w *Watcher) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := w.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.log.Warn().Err(err).Msg("follow Nomad; trying again")
+		}
+		select {
+		case <-time.After(retryWait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// follow lists the jobs, then takes events from there on, until the stream ends or is due for renewal. The stream is opened
+// before the list is read, so that nothing falls between them; entries carry Nomad's index, so the order does not matter.
+func (w *Watcher) follow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, listen)
+	defer cancel()
+	all := &api.QueryOptions{Namespace: "*"}
+	events, err := w.nomad.EventStream().Stream(ctx, map[api.Topic][]string{api.TopicJob: {"*"}}, 0, all.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("open event stream: %w", err)
+	}
+	if err := w.list(ctx); err != nil {
+		return err
+	}
+	for batch := range events {
+		if batch.Err != nil {
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil
+			}
+			return fmt.Errorf("read event stream: %w", batch.Err)
+		}
+		for i := range batch.Events {
+			w.event(&batch.Events[i])
+		}
+	}
+	return nil
+}
+
+// list reads all jobs and drops the functions that are gone.
+func (w *Watcher) list(ctx context.Context) error {
+	stubs, meta, err := w.nomad.Jobs().List((&api.QueryOptions{Namespace: "*", Params: map[string]string{"meta": "true"}}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("list jobs: %w", err)
+	}
+	seen := make(map[string]bool)
+	for _, stub := range stubs {
+		if stub.Meta[MetaApp] == "" || stub.Stop {
+			continue
+		}
+		seen[stub.Namespace+"/"+stub.ID] = true
+		job, _, err := w.nomad.Jobs().Info(stub.ID, (&api.QueryOptions{Namespace: stub.Namespace}).WithContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read job %s: %w", stub.ID, err)
+		}
+		w.put(job)
+	}
+	for _, entry := range w.List() {
+		if !seen[entry.Spec.Namespace+"/"+entry.Job] && entry.Index <= meta.LastIndex {
+			w.drop(entry.Key())
+		}
+	}
+	if !w.Ready() {
+		close(w.synced)
+	}
+	return nil
+}
+
+// event takes a job's change. The payload is decoded as the HTTP API's own JSON: the client's decoder knows fewer types.
+func (w *Watcher) event(e *api.Event) {
+	raw, err := json.Marshal(e.Payload["Job"])
+	if err != nil {
+		w.log.Warn().Err(err).Str("job", e.Key).Msg("decode event")
+		return
+	}
+	var job *api.Job
+	if err := json.Unmarshal(raw, &job); err != nil {
+		w.log.Warn().Err(err).Str("job", e.Key).Msg("decode event")
+		return
+	}
+	if job != nil {
+		w.put(job)
+	}
+}
+
+// put takes a job as Nomad has it, unless a newer one is known.
+func (w *Watcher) put(job *api.Job) {
+	function, err := Function(job)
+	if errors.Is(err, ErrNotFunction) {
+		return
+	}
+	entry := Entry{Spec: function, Err: err, Job: value(job.ID), Index: value(job.JobModifyIndex)}
+	if modified := value(job.ModifyIndex); modified > entry.Index {
+		entry.Index = modified
+	}
+	if group, _, ok := worker(job); ok {
+		entry.Group, entry.Count = value(group.Name), value(group.Count)
+	}
+	key := entry.Key()
+	w.mu.Lock()
+	known, ok := w.entries[key]
+	if ok && known.Index > entry.Index {
+		w.mu.Unlock()
+		return
+	}
+	if value(job.Stop) {
+		delete(w.entries, key)
+	} else {
+		w.entries[key] = entry
+	}
+	w.mu.Unlock()
+	if err != nil && (!ok || known.Err == nil) {
+		w.log.Warn().Err(err).Msg("a function's job is wrong")
+	}
+	w.changed(key)
+}
+
+func (w *Watcher) drop(key queue.Function) {
+	w.mu.Lock()
+	delete(w.entries, key)
+	w.mu.Unlock()
+	w.changed(key)
+}

@@ -1,0 +1,116 @@
+// Package jobspecs makes the Nomad job of a function, and holds the jobspecs that people copy and write by hand. Both say the
+// same: a job that was rendered could have been written, and one that was written works without any SDK.
+package jobspecs
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+// Names within a function's job.
+const (
+	Group = "worker"
+	Task  = "guest"
+)
+
+// Restarts of a worker that died: twice at once on its node, then anywhere with a growing pause, for ever. Nomad wants
+// at least 5 s for the latter.
+const (
+	restartAttempts    = 2
+	restartDelay       = 250 * time.Millisecond
+	restartInterval    = 30 * time.Second
+	rescheduleDelay    = 5 * time.Second
+	rescheduleMaxDelay = 2 * time.Minute
+)
+
+// diskMB is what Nomad reserves for a worker's log files.
+const diskMB = 50
+
+// Render makes the job of a function. It fails with a *spec.ValidationError for a spec that is not valid.
+func Render(f spec.Function) (*api.Job, error) {
+	if err := f.Validate(); err != nil {
+		return nil, fmt.Errorf("render %s: %w", f.JobID(), err)
+	}
+	f = f.WithDefaults()
+	config, err := taskConfig(f.Config)
+	if err != nil {
+		return nil, fmt.Errorf("render %s: %w", f.JobID(), err)
+	}
+	datacenters := f.Datacenters
+	if len(datacenters) == 0 {
+		datacenters = []string{"*"}
+	}
+	job := &api.Job{
+		ID: new(f.JobID()), Name: new(f.JobID()), Namespace: new(f.Namespace),
+		Type: new("service"), Priority: new(f.Priority), Datacenters: datacenters,
+		Meta: map[string]string{jobs.MetaApp: f.App, jobs.MetaFunction: f.Name, jobs.MetaVersion: f.Version},
+		TaskGroups: []*api.TaskGroup{{
+			Name:  new(Group),
+			Count: new(f.Scaling.Min),
+			// A deployment in progress would make Nomad refuse to scale.
+			Update:           &api.UpdateStrategy{MaxParallel: new(0)},
+			Scaling:          scalingBlock(f.Scaling),
+			RestartPolicy:    restartPolicy(),
+			ReschedulePolicy: reschedulePolicy(),
+			EphemeralDisk:    &api.EphemeralDisk{SizeMB: new(diskMB)},
+			Tasks: []*api.Task{{
+				Name: Task, Driver: jobs.Driver, Config: config, Env: f.Env,
+				KillTimeout: new(f.Drain.Std()),
+				// The driver writes the log files itself: Nomad's collector costs 90 ms a start.
+				LogConfig: &api.LogConfig{Disabled: new(true), MaxFiles: new(5), MaxFileSizeMB: new(5)},
+				Resources: &api.Resources{CPU: new(f.Resources.CPU), MemoryMB: new(f.Resources.MemoryMB)},
+			}},
+		}},
+	}
+	return job, nil
+}
+
+// taskConfig writes the config block as Nomad's parser would deliver it.
+func taskConfig(c spec.Config) (map[string]any, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode config: %w", err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, fmt.Errorf("encode config: %w", err)
+	}
+	for name, raw := range config {
+		if block, ok := raw.(map[string]any); ok {
+			if len(block) == 0 {
+				delete(config, name)
+				continue
+			}
+			config[name] = []map[string]any{block}
+		}
+	}
+	return config, nil
+}
+
+func scalingBlock(s spec.Scaling) *api.ScalingPolicy {
+	return &api.ScalingPolicy{
+		Enabled: new(true), Min: new(int64(s.Min)), Max: new(int64(s.Max)),
+		Policy: map[string]any{
+			"target_inflight": s.TargetInflight, "buffer": s.Buffer, "scaledown_window": s.ScaledownWindow.String(),
+		},
+	}
+}
+
+func restartPolicy() *api.RestartPolicy {
+	return &api.RestartPolicy{
+		Attempts: new(restartAttempts), Interval: new(restartInterval), Delay: new(restartDelay), Mode: new("fail"),
+	}
+}
+
+func reschedulePolicy() *api.ReschedulePolicy {
+	return &api.ReschedulePolicy{
+		Unlimited: new(true), Attempts: new(0), Interval: new(time.Duration(0)),
+		Delay: new(rescheduleDelay), DelayFunction: new("exponential"), MaxDelay: new(rescheduleMaxDelay),
+	}
+}
