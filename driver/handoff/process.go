@@ -18,8 +18,8 @@ var ErrGone = errors.New("process is gone")
 
 // Process is a supervisor, held by a pidfd, so that its pid cannot come to mean another process.
 type Process struct {
-	PID int
-	fd  int
+	PID  int
+	file *os.File // the pidfd, watched by the runtime's poller
 }
 
 type pidRecord struct {
@@ -47,14 +47,14 @@ func FindProcess(stateDir string) (*Process, error) {
 	if err := readJSON(filepath.Join(stateDir, PIDFile), &record); err != nil {
 		return nil, fmt.Errorf("read pid: %w", err)
 	}
-	fd, err := unix.PidfdOpen(record.PID, 0)
+	fd, err := unix.PidfdOpen(record.PID, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {
 		return nil, ErrGone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open process %d: %w", record.PID, err)
 	}
-	process := &Process{PID: record.PID, fd: fd}
+	process := &Process{PID: record.PID, file: os.NewFile(uintptr(fd), "pidfd")}
 	start, err := startTime(record.PID)
 	if err != nil || start != record.StartTime {
 		process.Close()
@@ -65,34 +65,50 @@ func FindProcess(stateDir string) (*Process, error) {
 
 // Signal sends a signal; ErrGone when the process ended.
 func (p *Process) Signal(signal unix.Signal) error {
-	err := unix.PidfdSendSignal(p.fd, signal, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
+	var sent error
+	err := p.control(func(fd int) { sent = unix.PidfdSendSignal(fd, signal, nil, 0) })
+	if errors.Is(sent, unix.ESRCH) {
 		return ErrGone
 	}
-	if err != nil {
+	if err = errors.Join(err, sent); err != nil {
 		return fmt.Errorf("signal process %d: %w", p.PID, err)
 	}
 	return nil
 }
 
-// Wait returns nil when the process ended, or the context's error.
-func (p *Process) Wait(ctx context.Context) error {
-	// The poll wakes up now and then for the context: a pidfd cannot be selected on together with a channel.
-	const slice = 100 * time.Millisecond
-	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(slice.Milliseconds()))
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for process %d: %w", p.PID, err)
-		}
-		if n > 0 {
-			return nil
-		}
+func (p *Process) control(use func(fd int)) error {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return ctx.Err()
+	return conn.Control(func(fd uintptr) { use(int(fd)) })
+}
+
+// Wait returns nil when the process ended, or the context's error. A pidfd is readable from the process's end on
+// (pidfd_open(2)), so waiting costs no thread.
+func (p *Process) Wait(ctx context.Context) error {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("wait for process %d: %w", p.PID, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) }) // fails when it is closed
+	defer stop()
+	err = conn.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 && err == nil
+	})
+	if ctx.Err() != nil && err != nil {
+		_ = p.file.SetReadDeadline(time.Time{}) // for whoever waits next
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("wait for process %d: %w", p.PID, err)
+	}
+	return nil
 }
 
 // Close lets the process go; it runs on.
-func (p *Process) Close() { _ = unix.Close(p.fd) } // nothing is written through it
+func (p *Process) Close() { _ = p.file.Close() } // nothing is written through it
 
 // startTime reads the start time of a process, which together with its pid names it for the life of the machine.
 func startTime(pid int) (uint64, error) {

@@ -187,4 +187,3 @@ func writeProgram(path string, in io.Reader) error {
 	}
 	return nil
 }
-
