@@ -104,6 +104,20 @@ func (w *Watcher) Entry(key queue.Function) (Entry, bool) {
 	return entry, ok
 }
 
+// Await returns when the function is known in the version, or the context ends.
+func (w *Watcher) Await(ctx context.Context, namespace, app, name, version string) {
+	for {
+		if f, ok := w.Get(namespace, app, name); ok && f.Version == version {
+			return
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // List returns all functions, by name.
 func (w *Watcher) List() []Entry {
 	w.mu.RLock()

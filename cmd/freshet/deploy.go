@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+type deployOptions struct {
+	addr, namespace string
+	asJSON          bool
+}
+
+func newDeploy(env environment) *cobra.Command {
+	var o deployOptions
+	cmd := &cobra.Command{
+		Use:   "deploy DIR",
+		Short: "Build the Go program in DIR and deploy its functions",
+		Long: `Builds the Go program in DIR as a static binary, asks it for its functions, uploads it and registers one Nomad job for
+each function. Functions that the app had before and has no more are stopped.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			base, err := env.gateway(o.addr)
+			if err != nil {
+				return err
+			}
+			return deploy(cmd, newAPIClient(base), given[0], o)
+		},
+	}
+	addClientFlags(cmd, &o.addr, &o.namespace)
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// deployed is the gateway's answer.
+type deployed struct {
+	App       string `json:"app"`
+	Version   string `json:"version"`
+	Functions []struct {
+		Function string `json:"function"`
+		Job      string `json:"job"`
+		URL      string `json:"url"`
+	} `json:"functions"`
+}
+
+func deploy(cmd *cobra.Command, client apiClient, dir string, o deployOptions) error {
+	ctx, began := cmd.Context(), time.Now()
+	tmp, err := os.MkdirTemp("", "freshet-deploy-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the build: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // in the temporary directory
+	program := filepath.Join(tmp, "program")
+	if err := buildProgram(ctx, dir, program); err != nil {
+		return err
+	}
+	manifest, err := readManifest(ctx, program)
+	if err != nil {
+		return err
+	}
+	digest, err := upload(ctx, client, program)
+	if err != nil {
+		return err
+	}
+	for i := range manifest.Functions {
+		f := &manifest.Functions[i]
+		f.Namespace, f.Code, f.Version = o.namespace, "sha256:"+digest, digest[:12]
+	}
+	var answer deployed
+	query := url.Values{"namespace": {o.namespace}}
+	if err := client.json(ctx, http.MethodPut, "/v1/apps/"+manifest.App, query, manifest, &answer); err != nil {
+		return fmt.Errorf("deploy %s: %w", manifest.App, err)
+	}
+	if o.asJSON {
+		return printJSON(cmd.OutOrStdout(), answer)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "Deployed %s, version %s, in %s.\n", answer.App, answer.Version, time.Since(began).Round(time.Millisecond))
+	for _, f := range answer.Functions {
+		fmt.Fprintf(cmd.OutOrStdout(), "  %s   POST %s\n", f.Job, f.URL)
+	}
+	return nil
+}
+
+// buildProgram builds the folder's main package without cgo: the sandbox's root holds nothing but the program.
+func buildProgram(ctx context.Context, dir, out string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("find the program: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("find the program: %s is a file: name the folder of a Go main package", dir)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out, ".")
+	build.Dir = dir
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	output, err := build.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("build %s: %w: install Go", dir, err)
+	}
+	if err != nil {
+		return fmt.Errorf("build %s: %w\n%s", dir, err, bytes.TrimSpace(output))
+	}
+	return nil
+}
+
+// readManifest asks the program for its functions.
+func readManifest(ctx context.Context, program string) (spec.Manifest, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	run := exec.CommandContext(ctx, program)
+	run.Env = append(os.Environ(), spec.ManifestEnv+"=1")
+	var stderr strings.Builder
+	run.Stderr = &stderr
+	output, err := run.Output()
+	if err != nil {
+		return spec.Manifest{}, fmt.Errorf("ask the program for its functions: %w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	manifest, err := spec.DecodeManifest(output)
+	if err != nil {
+		return spec.Manifest{}, fmt.Errorf("ask the program for its functions: %w: its main must call app.Main() and print nothing before", err)
+	}
+	return manifest, nil
+}
+
+// upload sends the program to the blob store unless it is there, and returns its digest.
+func upload(ctx context.Context, client apiClient, program string) (string, error) {
+	file, err := os.Open(program)
+	if err != nil {
+		return "", fmt.Errorf("open program: %w", err)
+	}
+	defer func() { _ = file.Close() }() // read only
+	hash := sha256.New()
+	if _, err := io.Copy(hash, file); err != nil {
+		return "", fmt.Errorf("read program: %w", err)
+	}
+	digest := hex.EncodeToString(hash.Sum(nil))
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return "", fmt.Errorf("read program: %w", err)
+	}
+	response, err := client.do(ctx, http.MethodPut, "/v1/blobs/"+digest, nil, file)
+	if err != nil {
+		return "", fmt.Errorf("upload program: %w", err)
+	}
+	if err := response.Body.Close(); err != nil {
+		return "", fmt.Errorf("upload program: %w", err)
+	}
+	return digest, nil
+}
+
+func newDelete(env environment) *cobra.Command {
+	var addr, namespace string
+	cmd := &cobra.Command{
+		Use:   "delete APP",
+		Short: "Stop an app's functions and remove them",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			base, err := env.gateway(addr)
+			if err != nil {
+				return err
+			}
+			query := url.Values{"namespace": {namespace}}
+			if err := newAPIClient(base).json(cmd.Context(), http.MethodDelete, "/v1/apps/"+given[0], query, nil, nil); err != nil {
+				return fmt.Errorf("delete %s: %w", given[0], err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "Deleted %s.\n", given[0])
+			return nil
+		},
+	}
+	addClientFlags(cmd, &addr, &namespace)
+	return cmd
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+
+	"github.com/freshet-dev/freshet/internal/local"
+)
+
+// environment is everything read from the process's environment: the only place that does.
+type environment struct {
+	// addr is the gateway's address, from FRESHET_ADDR.
+	addr string
+	// state is the state directory of `freshet up`, from FRESHET_STATE.
+	state string
+	// cache is where pinned tools are, from FRESHET_CACHE.
+	cache string
+	// nomad and runsc are paths of those tools, from FRESHET_NOMAD and FRESHET_RUNSC.
+	nomad, runsc string
+	// natsUser and natsPassword are a component's, from FRESHET_NATS_USER and FRESHET_NATS_PASSWORD.
+	natsUser, natsPassword string
+}
+
+func newEnvironment() environment {
+	return environment{
+		addr:         os.Getenv("FRESHET_ADDR"),
+		state:        or(os.Getenv("FRESHET_STATE"), defaultState()),
+		cache:        or(os.Getenv("FRESHET_CACHE"), defaultCache()),
+		nomad:        os.Getenv("FRESHET_NOMAD"),
+		runsc:        os.Getenv("FRESHET_RUNSC"),
+		natsUser:     os.Getenv("FRESHET_NATS_USER"),
+		natsPassword: os.Getenv("FRESHET_NATS_PASSWORD"),
+	}
+}
+
+func or(value, otherwise string) string {
+	if value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// defaultState follows the XDG base directories, and for root the file system hierarchy.
+func defaultState() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/freshet"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "freshet")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return filepath.Join(os.TempDir(), "freshet-state")
+	}
+	return filepath.Join(home, ".local", "state", "freshet")
+}
+
+func defaultCache() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "freshet")
+}
+
+// gateway is the address to talk to: the one given, else that of `freshet up` on this machine.
+func (e environment) gateway(flag string) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	if e.addr != "" {
+		return e.addr, nil
+	}
+	state, err := local.LoadState(e.state)
+	if err != nil {
+		return "", fmt.Errorf("find a gateway: none runs here from %s: start one with `freshet up`, or name one with --addr or FRESHET_ADDR", e.state)
+	}
+	return state.Gateway(), nil
+}
+
+// newLogger writes for people on a terminal and JSON lines elsewhere.
+func newLogger(component string) zerolog.Logger {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		out := zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: "15:04:05.000"}
+		return zerolog.New(out).With().Timestamp().Logger()
+	}
+	return zerolog.New(os.Stderr).With().Timestamp().Str("component", component).Logger()
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-dev/freshet/gateway"
+	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/jobspecs"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+type gatewayOptions struct {
+	componentOptions
+	blobs    string
+	replicas int
+}
+
+func newGateway(env environment) *cobra.Command {
+	var o gatewayOptions
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Run a gateway",
+		Long: `Runs a gateway, which turns HTTP calls into queued ones and answers with their results, and takes deploys. Run as many as
+you like. It serves /healthz, /readyz and /metrics.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runGateway(cmd, env, o) },
+	}
+	o.addFlags(cmd, "127.0.0.1:8600")
+	cmd.Flags().StringVar(&o.blobs, "blobs", "", "URL of the blob store, such as file:///var/lib/freshet/blobs")
+	cmd.Flags().IntVar(&o.replicas, "replicas", 1, "copies of each stream in the NATS cluster")
+	return cmd
+}
+
+func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
+	if o.blobs == "" {
+		return usagef(cmd, "--blobs: name the blob store, such as file:///var/lib/freshet/blobs")
+	}
+	ctx, log := cmd.Context(), newLogger("gateway")
+	nc, err := connectNATS("gateway", o.nats, env, log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	nomad, err := connectNomad(o.nomad)
+	if err != nil {
+		return err
+	}
+	store, err := blobs.Open(ctx, o.blobs)
+	if err != nil {
+		return err
+	}
+	watcher := jobs.NewWatcher(nomad, nil, log)
+	watcher.Open(ctx)
+	defer watcher.Close()
+	g, err := gateway.New(gateway.Config{
+		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
+		Registry: newRegistry(), Version: version, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := g.Open(ctx); err != nil {
+		return err
+	}
+	served := serveHTTP(ctx, o.listen, g.Handler(), log)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := g.Close(closing); err != nil {
+		log.Warn().Err(err).Msg("stop gateway")
+	}
+	return served
+}
+
+// nomadJobs puts functions into Nomad as the jobs that package jobspecs renders.
+type nomadJobs struct{ nomad *api.Client }
+
+// Register implements gateway.Jobs.
+func (n nomadJobs) Register(ctx context.Context, function spec.Function) error {
+	job, err := jobspecs.Render(function)
+	if err != nil {
+		return err
+	}
+	return jobs.Register(ctx, n.nomad, job)
+}
+
+// Stop implements gateway.Jobs.
+func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
+	return jobs.Stop(ctx, n.nomad, namespace, job)
+}

@@ -1,0 +1,112 @@
+// Command freshet is the one tool: it runs a cluster on one machine, deploys and calls functions, and is gateway and
+// autoscaler of a cluster of many.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes: 1 is a failure, 2 a wrong command line, and a call's own error gets one of its own, so that scripts can tell.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitCall    = 3
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := newRoot(newEnvironment()).ExecuteContext(ctx)
+	stop()
+	os.Exit(report(err))
+}
+
+// report prints the error for people and picks the exit code.
+func report(err error) int {
+	var usage *usageError
+	var call *callFailed
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &call):
+		call.print(os.Stderr)
+		return exitCall
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "Error: %v\n\nRun '%s --help' for how it is used.\n", err, usage.command)
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "Interrupted.")
+		return 128 + int(syscall.SIGINT)
+	}
+	fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+	return exitFailure
+}
+
+// usageError is a wrong command line.
+type usageError struct {
+	command string
+	err     error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func newRoot(env environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "freshet",
+		Short: "A serverless cloud on your own Nomad cluster",
+		Long: `freshet runs functions on your own Nomad cluster: deploy with one command, call over HTTP,
+and sandboxed workers start from frozen memory, scale with the queue and go back to zero.
+
+A first round, on one machine:
+
+  freshet up --detach
+  freshet deploy examples/gosearch
+  freshet call gosearch.search '{"q":"http server"}'
+  freshet ps`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{command: cmd.CommandPath(), err: err}
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "use", Title: "Functions:"},
+		&cobra.Group{ID: "run", Title: "One machine:"},
+		&cobra.Group{ID: "part", Title: "Components of a cluster:"},
+	)
+	for _, cmd := range []*cobra.Command{newDeploy(env), newCall(env), newMap(env), newPs(env), newLogs(env), newDelete(env)} {
+		cmd.GroupID = "use"
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{newUp(env), newDown(env), newStatus(env), newDemo(env)} {
+		cmd.GroupID = "run"
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{newNATS(env), newGateway(env), newAutoscaler(env)} {
+		cmd.GroupID = "part"
+		root.AddCommand(cmd)
+	}
+	root.AddCommand(newVersion())
+	return root
+}
+
+// args makes a check of the positional arguments a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := check(cmd, given); err != nil {
+			return &usageError{command: cmd.CommandPath(), err: err}
+		}
+		return nil
+	}
+}
+
+func usagef(cmd *cobra.Command, format string, values ...any) error {
+	return &usageError{command: cmd.CommandPath(), err: fmt.Errorf(format, values...)}
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-dev/freshet/internal/local"
+)
+
+// readyTimeout is how long a start may take: Nomad elects itself and fingerprints in about two seconds; a machine under
+// load takes several times that.
+const readyTimeout = 90 * time.Second
+
+type upOptions struct {
+	state, nomad, runsc string
+	detach              bool
+}
+
+func newUp(env environment) *cobra.Command {
+	var o upOptions
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run a whole cluster on this machine",
+		Long: `Runs NATS, a Nomad agent with the freshet driver, the gateway and the autoscaler on this machine, each its own
+process, and starts again whichever ends. Everything it keeps is in the state directory: a second start finds every
+function, queued call and result again. Ctrl-C, or 'freshet down', stops all that it started.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Geteuid() != 0 {
+				return errors.New("start the cluster: sandboxes and cgroups need root: run `sudo freshet up`")
+			}
+			if o.detach {
+				return upDetached(cmd, env, o)
+			}
+			return up(cmd, env, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.state, "state", env.state, "state directory")
+	cmd.Flags().StringVar(&o.nomad, "nomad", env.nomad, "nomad program (default: the pinned one)")
+	cmd.Flags().StringVar(&o.runsc, "runsc", env.runsc, "runsc program (default: the pinned one)")
+	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "return once it is ready and leave it running")
+	return cmd
+}
+
+func up(cmd *cobra.Command, env environment, o upOptions) (err error) {
+	programs, err := local.FindPrograms(o.nomad, o.runsc, env.cache)
+	if err != nil {
+		return err
+	}
+	lock, err := local.Acquire(o.state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	state, err := local.OpenState(o.state)
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	cluster, err := local.Start(ctx, state, programs, newLogger("up").Level(zerolog.InfoLevel))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		fmt.Fprintln(cmd.OutOrStdout(), "Stopping: running calls get a few seconds to finish, queued ones stay queued.")
+		err = errors.Join(err, cluster.Stop(context.WithoutCancel(ctx)))
+	}()
+	ready, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := cluster.Ready(ready); err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while starting
+		}
+		return err
+	}
+	printAddresses(cmd, state)
+	<-ctx.Done()
+	return nil
+}
+
+func printAddresses(cmd *cobra.Command, state *local.State) {
+	fmt.Fprintf(cmd.OutOrStdout(), `freshet is up.
+
+  Gateway   %s
+  Nomad     %s   (export NOMAD_ADDR=%[2]s)
+  NATS      %s
+
+Try:  freshet deploy examples/gosearch
+      freshet ps
+      freshet down
+`, state.Gateway(), state.Nomad(), state.NATS())
+}
+
+// upDetached starts this program again in a session of its own and waits until the cluster is ready.
+func upDetached(cmd *cobra.Command, env environment, o upOptions) error {
+	if pid, err := local.Holder(o.state); err == nil {
+		return fmt.Errorf("state directory %s: %w with pid %d", o.state, local.ErrRunning, pid)
+	}
+	if _, err := local.FindPrograms(o.nomad, o.runsc, env.cache); err != nil {
+		return err
+	}
+	state, err := local.OpenState(o.state)
+	if err != nil {
+		return err
+	}
+	child, err := startSession(o)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(cmd.Context(), readyTimeout, errors.New("it took too long"))
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { // ends with the child, at the latest when this process does
+		ended <- child.Wait()
+		cancel()
+	}()
+	if err := state.Ready(ctx); err != nil {
+		select {
+		case exit := <-ended:
+			return fmt.Errorf("start the cluster: it ended with %v; see %s", exit, upLog(o.state))
+		default:
+			return errors.Join(err, child.Process.Signal(syscall.SIGTERM))
+		}
+	}
+	printAddresses(cmd, state)
+	return nil
+}
+
+func upLog(state string) string { return state + "/up.log" }
+
+func startSession(o upOptions) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	out, err := os.OpenFile(upLog(o.state), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer func() { _ = out.Close() }() // the child holds its own descriptor
+	child := exec.Command(self, "up", "--state", o.state, "--nomad", o.nomad, "--runsc", o.runsc)
+	child.Stdout, child.Stderr = out, out
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		return nil, fmt.Errorf("start the cluster: %w", err)
+	}
+	return child, nil
+}
+
+func newDown(env environment) *cobra.Command {
+	var state string
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop the cluster of 'freshet up'",
+		Long: `Stops the cluster that 'freshet up' runs from the state directory and waits until it is gone. Functions, queued calls
+and results stay in the state directory for the next 'freshet up'.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return down(cmd, state) },
+	}
+	cmd.Flags().StringVar(&state, "state", env.state, "state directory")
+	return cmd
+}
+
+func down(cmd *cobra.Command, state string) error {
+	pid, err := local.Holder(state)
+	if errors.Is(err, local.ErrNotRunning) {
+		fmt.Fprintf(cmd.OutOrStdout(), "Nothing runs from %s.\n", state)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop pid %d: %w", pid, err)
+	}
+	for {
+		if _, err := local.Holder(state); errors.Is(err, local.ErrNotRunning) {
+			fmt.Fprintln(cmd.OutOrStdout(), "Stopped.")
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		}
+	}
+}
+
+func newStatus(env environment) *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say whether the cluster of 'freshet up' runs, and where",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := local.Holder(dir); err != nil {
+				return fmt.Errorf("cluster of %s: %w: start it with `freshet up`", dir, err)
+			}
+			state, err := local.LoadState(dir)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
+			defer cancel()
+			if err := state.Ready(ctx); err != nil {
+				return err
+			}
+			printAddresses(cmd, state)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "state", env.state, "state directory")
+	return cmd
+}

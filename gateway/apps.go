@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/sdk/spec"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// Jobs puts functions into Nomad.
+type Jobs interface {
+	// Register creates or replaces a function's job; one that runs keeps its number of workers.
+	Register(ctx context.Context, function spec.Function) error
+	// Stop stops a function's job.
+	Stop(ctx context.Context, namespace, job string) error
+}
+
+// maxManifest is the largest manifest taken, in bytes.
+const maxManifest = 4 << 20
+
+// deployView is the answer to a deploy.
+type deployView struct {
+	App       string         `json:"app"`
+	Version   string         `json:"version"`
+	Functions []deployedView `json:"functions"`
+	// Stopped are the jobs of functions that the app has no more.
+	Stopped []string `json:"stopped,omitempty"`
+}
+
+type deployedView struct {
+	Function string `json:"function"`
+	Job      string `json:"job"`
+	URL      string `json:"url"`
+}
+
+// handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before
+// anything is changed.
+func (g *Gateway) handleDeploy(w http.ResponseWriter, r *http.Request) {
+	query, err := parseQuery(r.URL.RawQuery, "namespace")
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	manifest, err := g.readManifest(r, namespaceOf(query))
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	answer, err := g.deploy(r, manifest, namespaceOf(query))
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	g.respond(w, http.StatusOK, answer)
+}
+
+func (g *Gateway) readManifest(r *http.Request, namespace string) (spec.Manifest, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxManifest+1))
+	if err != nil {
+		return spec.Manifest{}, badInput("body", err.Error(), "send the whole manifest")
+	}
+	if len(body) > maxManifest {
+		return spec.Manifest{}, &problem{Kind: kindTooLarge, Message: fmt.Sprintf("body: a manifest has at most %d bytes", maxManifest)}
+	}
+	manifest, err := spec.DecodeManifest(body)
+	if err != nil {
+		return spec.Manifest{}, &problem{Kind: wire.KindInput, Message: err.Error()}
+	}
+	if manifest.App != r.PathValue("app") {
+		return spec.Manifest{}, badInput("app", manifest.App, "use the app of the address, "+r.PathValue("app"))
+	}
+	for i := range manifest.Functions {
+		f := &manifest.Functions[i]
+		if f.Namespace == "" {
+			f.Namespace = namespace
+		}
+		if err := g.checkFunction(r.Context(), *f, namespace); err != nil {
+			return spec.Manifest{}, err
+		}
+	}
+	return manifest, nil
+}
+
+func (g *Gateway) checkFunction(ctx context.Context, f spec.Function, namespace string) error {
+	if f.Namespace != namespace {
+		return badInput("functions."+f.Name+".namespace", f.Namespace, "use the namespace of the address, "+namespace)
+	}
+	if err := f.Validate(); err != nil {
+		return &problem{Kind: wire.KindInput, Message: "function " + f.Name + ": " + err.Error()}
+	}
+	digest, ok := strings.CutPrefix(f.Code, "sha256:")
+	if !ok {
+		return nil
+	}
+	there, err := g.blobs.Has(ctx, digest)
+	if err != nil {
+		return blobProblem(digest, err)
+	}
+	if !there {
+		return badInput("functions."+f.Name+".code", f.Code, "upload it first, with PUT /v1/blobs/"+digest)
+	}
+	return nil
+}
+
+func (g *Gateway) deploy(r *http.Request, manifest spec.Manifest, namespace string) (deployView, error) {
+	answer := deployView{App: manifest.App}
+	kept := make(map[string]bool)
+	for _, f := range manifest.Functions {
+		if err := g.jobs.Register(r.Context(), f); err != nil {
+			return answer, unavailable(fmt.Sprintf("function %s was not registered with Nomad, those before it were; deploy again", f.Name), err)
+		}
+		kept[f.JobID()] = true
+		answer.Version = f.Version
+		answer.Functions = append(answer.Functions, deployedView{
+			Function: f.Name, Job: f.JobID(), URL: "http://" + r.Host + "/v1/functions/" + f.App + "/" + f.Name + "/call",
+		})
+	}
+	stopped, err := g.stopJobs(r.Context(), namespace, manifest.App, kept)
+	answer.Stopped = stopped
+	if err != nil {
+		return answer, err
+	}
+	g.awaitFunctions(r.Context(), manifest)
+	return answer, nil
+}
+
+// awaitFunctions waits until this gateway sees what it registered, so that a call right after the deploy finds it.
+func (g *Gateway) awaitFunctions(ctx context.Context, manifest spec.Manifest) {
+	ctx, cancel := context.WithTimeout(ctx, depthTimeout)
+	defer cancel()
+	for _, f := range manifest.Functions {
+		g.functions.Await(ctx, f.Namespace, f.App, f.Name, f.Version)
+	}
+}
+
+// stopJobs stops an app's jobs but for those kept.
+func (g *Gateway) stopJobs(ctx context.Context, namespace, app string, kept map[string]bool) ([]string, error) {
+	var stopped []string
+	for _, entry := range g.appJobs(namespace, app) {
+		if kept[entry.Job] {
+			continue
+		}
+		if err := g.jobs.Stop(ctx, namespace, entry.Job); err != nil {
+			return stopped, unavailable("job "+entry.Job+" was not stopped; try again", err)
+		}
+		stopped = append(stopped, entry.Job)
+	}
+	return stopped, nil
+}
+
+func (g *Gateway) appJobs(namespace, app string) []jobs.Entry {
+	var entries []jobs.Entry
+	for _, entry := range g.functions.List() {
+		if entry.Spec.Namespace == namespace && entry.Spec.App == app {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// handleDelete stops all of an app's jobs.
+func (g *Gateway) handleDelete(w http.ResponseWriter, r *http.Request) {
+	query, err := parseQuery(r.URL.RawQuery, "namespace")
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	namespace, app := namespaceOf(query), r.PathValue("app")
+	if len(g.appJobs(namespace, app)) == 0 {
+		g.refuse(w, r, &problem{Kind: kindNotFound, Message: "no app " + app + " in namespace " + namespace, Near: near(app, g.apps(namespace))})
+		return
+	}
+	stopped, err := g.stopJobs(r.Context(), namespace, app, nil)
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	g.respond(w, http.StatusOK, deployView{App: app, Functions: []deployedView{}, Stopped: stopped})
+}
+
+func (g *Gateway) apps(namespace string) []string {
+	var names []string
+	for _, entry := range g.functions.List() {
+		if entry.Spec.Namespace == namespace {
+			names = append(names, entry.Spec.App)
+		}
+	}
+	return names
+}

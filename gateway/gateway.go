@@ -1,0 +1,215 @@
+// Package gateway is freshet's way in over HTTP: it turns calls into messages of package queue and waits for their
+// results, lists functions and workers, keeps code in the blob store and registers deployed apps with Nomad.
+//
+// A gateway keeps nothing that matters: calls and results live in NATS, functions in Nomad. Any number of them may run.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+// Functions are the deployed functions, as Nomad has them.
+type Functions interface {
+	// Get finds a function.
+	Get(namespace, app, name string) (spec.Function, bool)
+	// Ready says that the functions were read at least once.
+	Ready() bool
+	// Entry finds a function with its job, List all of them.
+	Entry(key queue.Function) (jobs.Entry, bool)
+	List() []jobs.Entry
+	// Await returns when the function is known in this version, or the context ends.
+	Await(ctx context.Context, namespace, app, name, version string)
+}
+
+// Blobs is the store that programs are uploaded to.
+type Blobs interface {
+	Has(ctx context.Context, digest string) (bool, error)
+	Put(ctx context.Context, digest string, in io.Reader) error
+	Open(ctx context.Context, digest string) (*blobs.Reader, error)
+}
+
+// Config is what a gateway is made of. Every field without a default is needed.
+type Config struct {
+	// NATS is the connection of the gateway's own user. It should reconnect for ever; the caller closes it after Close.
+	NATS *nats.Conn
+	// Functions are the functions that can be called.
+	Functions Functions
+	// Blobs takes uploaded programs, Jobs deployed functions.
+	Blobs Blobs
+	Jobs  Jobs
+	// Streams are the operator's choices for the streams, which the gateway makes where they are missing.
+	Streams queue.Settings
+	// Registry takes the metrics and is served at /metrics.
+	Registry *prometheus.Registry
+	// Version is shown in the metrics.
+	Version string
+	// Log takes what the gateway has to say; calls themselves at debug level only.
+	Log zerolog.Logger
+}
+
+// Gateway answers freshet's HTTP API. New makes it, Open starts it, Close ends it.
+type Gateway struct {
+	id        string
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	functions Functions
+	blobs     Blobs
+	jobs      Jobs
+	streams   queue.Settings
+	log       zerolog.Logger
+
+	handler http.Handler
+	metrics *metrics
+	waiters *waiters
+	workers *workers
+	buffers buffers
+
+	ready   atomic.Pointer[stores] // nil until the streams are there
+	stopped chan struct{}          // closed by Close
+	stop    sync.Once
+	cancel  context.CancelFunc
+	subs    []*nats.Subscription
+	done    sync.WaitGroup
+}
+
+// stores are the handles of what the gateway reads in NATS.
+type stores struct {
+	results jetstream.Stream
+	keys    jetstream.KeyValue
+}
+
+// New makes a gateway and starts nothing.
+func New(config Config) (*Gateway, error) {
+	switch {
+	case config.NATS == nil:
+		return nil, errors.New("make gateway: no NATS connection")
+	case config.Functions == nil:
+		return nil, errors.New("make gateway: no functions")
+	case config.Blobs == nil || config.Jobs == nil:
+		return nil, errors.New("make gateway: no blob store or no jobs")
+	case config.Registry == nil:
+		return nil, errors.New("make gateway: no metrics registry")
+	}
+	js, err := jetstream.New(config.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("open jetstream: %w", err)
+	}
+	g := &Gateway{
+		id: ulid.Make().String(), nc: config.NATS, js: js,
+		functions: config.Functions, blobs: config.Blobs, jobs: config.Jobs, streams: config.Streams, log: config.Log,
+		waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
+	}
+	if g.metrics, err = newMetrics(config.Registry, config.Version, g.countFunctions); err != nil {
+		return nil, err
+	}
+	g.handler = g.routes()
+	return g, nil
+}
+
+func (g *Gateway) countFunctions() float64 { return float64(len(g.functions.List())) }
+
+// Handler is the HTTP API.
+func (g *Gateway) Handler() http.Handler { return g.handler }
+
+// Open starts the gateway's work. It does not wait for NATS: /readyz says when calls can be taken. The context bounds
+// nothing but Open itself.
+func (g *Gateway) Open(ctx context.Context) error {
+	for subject, receive := range map[string]nats.MsgHandler{
+		queue.AllReplies(g.id): g.receive,
+		queue.AllWorkers:       g.receiveHeartbeat,
+	} {
+		sub, err := g.nc.Subscribe(subject, receive)
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		if err := sub.SetPendingLimits(-1, -1); err != nil { // waiting callers bound the replies; dropping one delays a call
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		g.subs = append(g.subs, sub)
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	g.cancel = cancel
+	g.done.Go(func() { g.setUp(run) })
+	g.done.Go(func() { g.watchReplies(run) })
+	g.done.Go(func() { g.buryWorkers(run) })
+	return nil
+}
+
+// setUp makes the streams and keeps trying until NATS is there.
+func (g *Gateway) setUp(ctx context.Context) {
+	const most = 5 * time.Second
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, most) {
+		err := g.openStores(ctx)
+		if err == nil {
+			g.log.Info().Str("gateway", g.id).Msg("streams are ready")
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		g.log.Warn().Err(err).Dur("again_in", delay).Msg("set up streams")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(delay):
+		}
+	}
+}
+
+func (g *Gateway) openStores(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := queue.Setup(ctx, g.js, g.streams); err != nil {
+		return err
+	}
+	results, err := g.js.Stream(ctx, queue.ResultsStream)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", queue.ResultsStream, err)
+	}
+	keys, err := g.js.KeyValue(ctx, queue.KeysBucket)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", queue.KeysBucket, err)
+	}
+	g.ready.Store(&stores{results, keys})
+	return nil
+}
+
+// Close answers the requests that still wait (their calls go on) and ends the gateway's work. Stop the HTTP server
+// first: a request that comes later is refused. It may be called more than once.
+func (g *Gateway) Close(ctx context.Context) error {
+	g.stop.Do(func() {
+		close(g.stopped)
+		if g.cancel != nil {
+			g.cancel()
+		}
+		for _, sub := range g.subs {
+			_ = sub.Unsubscribe() // fails only on a closed connection, which has none
+		}
+	})
+	ended := make(chan struct{})
+	go func() { g.done.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close gateway: %w", ctx.Err())
+	}
+}

@@ -1,0 +1,283 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/freshet-dev/freshet/gateway"
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/spec"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+// patience bounds every wait for a condition.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// startNATS runs a real server on the port (0: a free one) that keeps its streams in the directory.
+func startNATS(tb testing.TB, dir string, port int) *server.Server {
+	tb.Helper()
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, MaxPayload: queue.MaxMessage,
+		NoLog: true, NoSigs: true,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		tb.Fatal("NATS server does not get ready")
+	}
+	tb.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+func connect(tb testing.TB, url string) *nats.Conn {
+	tb.Helper()
+	closed := make(chan struct{})
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
+		nats.RetryOnFailedConnect(true), nats.ReconnectJitter(0, 0), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { nc.Close(); <-closed })
+	return nc
+}
+
+// fixed are functions that do not change while a test runs.
+type fixed map[queue.Function]spec.Function
+
+func (f fixed) Get(namespace, app, name string) (spec.Function, bool) {
+	function, ok := f[queue.Function{Namespace: namespace, App: app, Name: name}]
+	return function, ok
+}
+
+func (f fixed) Ready() bool { return true }
+
+func functions(list ...spec.Function) fixed {
+	f := make(fixed, len(list))
+	for _, function := range list {
+		function = function.WithDefaults()
+		f[queue.Function{Namespace: function.Namespace, App: function.App, Name: function.Name}] = function
+	}
+	return f
+}
+
+func echo() spec.Function { return spec.Function{App: "demo", Name: "echo", Version: "v1"} }
+
+func echoKey() queue.Function { return queue.Function{Namespace: "default", App: "demo", Name: "echo"} }
+
+// rig is a gateway with its HTTP server and NATS connection.
+type rig struct {
+	*gateway.Gateway
+	nc     *nats.Conn
+	server *httptest.Server
+	client *http.Client
+}
+
+// options of a rig, changed by tests before it is made.
+type option func(*gateway.Config)
+
+func newRig(tb testing.TB, url string, known gateway.Functions, options ...option) *rig {
+	tb.Helper()
+	nc := connect(tb, url)
+	config := gateway.Config{
+		NATS: nc, Functions: known, Registry: prometheus.NewRegistry(), Version: "test",
+		Log: zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.WarnLevel),
+	}
+	for _, change := range options {
+		change(&config)
+	}
+	g, err := gateway.New(config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := g.Open(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	r := &rig{Gateway: g, nc: nc, server: httptest.NewServer(g.Handler())}
+	r.client = r.server.Client()
+	if transport, ok := r.client.Transport.(*http.Transport); ok {
+		transport.MaxIdleConnsPerHost = 256
+	}
+	tb.Cleanup(r.close)
+	return r
+}
+
+// close may be called early, to let a gateway die in the middle of a test.
+func (r *rig) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = r.Close(ctx)
+	r.server.Close()
+}
+
+// up waits until calls can be taken.
+func (r *rig) up(tb testing.TB) *rig {
+	tb.Helper()
+	eventually(tb, "the gateway is ready", func() bool { return r.do(tb, http.MethodGet, "/readyz", nil, nil).status == http.StatusOK })
+	return r
+}
+
+func eventually(tb testing.TB, what string, condition func() bool) {
+	tb.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline:
+			tb.Fatalf("waited %s in vain until %s", patience, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// answer is an HTTP answer, read.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (r *rig) do(tb testing.TB, method, path string, body []byte, header http.Header) answer {
+	tb.Helper()
+	a, err := r.try(tb.Context(), method, path, body, header)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+func (r *rig) try(ctx context.Context, method, path string, body []byte, header http.Header) (answer, error) {
+	request, err := http.NewRequestWithContext(ctx, method, r.server.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close() //nolint:errcheck // reading it is what counts
+	data, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, data}, err
+}
+
+const callEcho = "/v1/functions/demo/echo/call"
+
+// worker takes calls with the real puller and ends them as a supervisor does: store, reply, acknowledge.
+type worker struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	puller *queue.Puller
+	run    func(*queue.Delivery) queue.Result
+	ran    atomic.Int64
+	mute   atomic.Bool // store results, but send no replies
+	done   sync.WaitGroup
+	cancel context.CancelFunc
+}
+
+// startWorker runs a worker of the echo function until the test ends. A nil run echoes.
+func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery) queue.Result) *worker {
+	tb.Helper()
+	nc := connect(tb, url)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	puller, err := queue.OpenPuller(tb.Context(), nc, echoKey(), slots, zerolog.Nop())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &worker{nc: nc, js: js, puller: puller, run: run, cancel: cancel}
+	if run == nil {
+		w.run = func(d *queue.Delivery) queue.Result { return queue.Result{ContentType: d.ContentType, Body: d.Body} }
+	}
+	for range slots {
+		w.done.Go(func() { w.loop(ctx, tb) })
+	}
+	tb.Cleanup(w.stop)
+	return w
+}
+
+func (w *worker) loop(ctx context.Context, tb testing.TB) {
+	for {
+		d, err := w.puller.Next(ctx)
+		if err != nil {
+			return
+		}
+		if err := w.end(ctx, d); err != nil && !errors.Is(err, context.Canceled) {
+			tb.Logf("worker: %v", err)
+		}
+	}
+}
+
+func (w *worker) end(ctx context.Context, d *queue.Delivery) error {
+	w.ran.Add(1)
+	result := w.run(d)
+	result.Call, result.Attempt, result.Worker, result.Keep = d.Call, d.Attempt, "alloc-1", d.Keep
+	result.Queued = d.Received.Sub(d.Published)
+	stands, err := queue.StoreResult(ctx, w.js, result)
+	if err != nil {
+		return errors.Join(err, d.Return(0))
+	}
+	if d.Reply != "" && !w.mute.Load() {
+		reply, err := stands.Message(d.Reply)
+		if err != nil {
+			return err
+		}
+		if err := w.nc.PublishMsg(reply); err != nil {
+			return err
+		}
+	}
+	return d.Ack()
+}
+
+func (w *worker) stop() {
+	w.cancel()
+	w.done.Wait()
+	w.puller.Close()
+}
+
+// beat says what a worker of the echo function says of itself.
+func (w *worker) beat(tb testing.TB, state queue.State, slots, busy int) {
+	tb.Helper()
+	data, err := queue.Heartbeat{
+		Namespace: "default", App: "demo", Function: "echo", Alloc: "alloc-1", State: state, Slots: slots, Busy: busy,
+	}.Encode()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := w.nc.Publish(echoKey().WorkerSubject("alloc-1"), data); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func failing(kind wire.Kind) func(*queue.Delivery) queue.Result {
+	return func(*queue.Delivery) queue.Result {
+		return queue.Result{Error: &wire.Error{Kind: kind, Message: "as asked", Type: "*demo.Error", Traceback: "main.go"}}
+	}
+}

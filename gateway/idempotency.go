@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+)
+
+const (
+	// keepKeyed is how long the result of a call with a key is kept: as long as the key, or a late retry would run again.
+	keepKeyed = 24 * time.Hour
+	// freshFor is how long after a call's first publishing another publishing is dropped by the queue for certain; it
+	// remembers ids for two minutes.
+	freshFor = 100 * time.Second
+)
+
+// keyName is the name under which an idempotency key is stored: fixed in length and alphabet, whatever the caller chose.
+func keyName(function queue.Function, key string) string {
+	h := sha256.New()
+	for _, part := range []string{function.Namespace, function.App, function.Name, key} {
+		_, _ = fmt.Fprintf(h, "%d:", len(part)) // a hash never fails; the lengths keep ("ab", "c") and ("a", "bc") apart
+		_, _ = io.WriteString(h, part)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// takeOnce runs a call with an idempotency key: the first request with the key makes the call, every other one waits
+// for that call's result, in whichever gateway it arrives.
+func (g *Gateway) takeOnce(ctx context.Context, c *call, s *stores) (queue.Result, error) {
+	e := &c.envelope
+	e.Keep = keepKeyed
+	name := keyName(e.Function, e.IdempotencyKey)
+	e.Call = newCall(e.Published)
+	_, err := s.keys.Create(ctx, name, []byte(e.Call))
+	if err == nil {
+		return g.ask(ctx, c)
+	}
+	if !errors.Is(err, jetstream.ErrKeyExists) {
+		return queue.Result{}, unavailable("the idempotency key cannot be stored; try again", err)
+	}
+	entry, err := s.keys.Get(ctx, name)
+	if err != nil {
+		return queue.Result{}, unavailable("the idempotency key cannot be read; try again", err)
+	}
+	e.Call = string(entry.Value())
+	return g.join(ctx, c, s)
+}
+
+// join waits for a call that another request made, perhaps in a gateway that is gone.
+func (g *Gateway) join(ctx context.Context, c *call, s *stores) (queue.Result, error) {
+	e := &c.envelope
+	w := g.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
+	defer g.waiters.remove(w)
+	// The result itself goes to the first request's gateway. Its storing is seen here, and wakes this request.
+	wake := func(*nats.Msg) { g.waiters.hint(w, e.Call, signal{look: true}) }
+	sub, err := g.nc.Subscribe(queue.ResultSubject(e.Call), wake)
+	if err != nil {
+		return queue.Result{}, unavailable("the queue cannot be reached; try again", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	result, err := queue.LoadResultFrom(ctx, s.results, e.Call)
+	if err == nil {
+		return result, nil
+	}
+	if !errors.Is(err, queue.ErrNoResult) {
+		return queue.Result{}, unavailable("the call's result cannot be read; try again", err)
+	}
+	queued, err := g.surelyQueued(ctx, e)
+	if err != nil {
+		return queue.Result{}, err
+	}
+	if queued {
+		g.waiters.acked(e.Call)
+	} else if err := g.publish(c); err != nil {
+		return queue.Result{}, err
+	}
+	g.hintDemand(e.Function, c.stats, time.Now())
+	return g.await(ctx, c, w)
+}
+
+// surelyQueued tells whether a call that has no result must not be published again, in case its first gateway died
+// before it did. A young call may: the queue drops a second copy. An older one may only when its function's queue is empty,
+// because a call stays there until its result is stored.
+func (g *Gateway) surelyQueued(ctx context.Context, e *queue.Envelope) (bool, error) {
+	id, err := ulid.ParseStrict(e.Call)
+	if err != nil {
+		return false, fmt.Errorf("read call id of an idempotency key: %w", err)
+	}
+	if time.Since(ulid.Time(id.Time())) < freshFor {
+		return false, nil
+	}
+	depth, err := queue.Depth(ctx, g.js, e.Function)
+	if err != nil {
+		return false, unavailable("the queue cannot be read; try again", err)
+	}
+	return depth > 0, nil
+}
+
+// loadSoon reads a result that is being stored just now: the message that says so is seen before it can be read.
+func (g *Gateway) loadSoon(ctx context.Context, c *call) (queue.Result, bool) {
+	s := g.ready.Load()
+	for delay := time.Millisecond; delay < lookEvery; delay *= 4 {
+		result, err := queue.LoadResultFrom(ctx, s.results, c.envelope.Call)
+		if err == nil {
+			return result, true
+		}
+		select {
+		case <-ctx.Done():
+			return queue.Result{}, false
+		case <-time.After(delay):
+		}
+	}
+	return queue.Result{}, false // the sweep will find it
+}

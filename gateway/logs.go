@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+const (
+	// maxTail is the most old lines that a request may ask for, defaultTail how many it gets otherwise.
+	maxTail     = 100_000
+	defaultTail = 1000
+	// maxSince is how far back the log stream goes.
+	maxSince = 7 * 24 * time.Hour
+	// logBatch is how many lines are read at once, logWait how long a read waits for them.
+	logBatch = 500
+	logWait  = time.Second
+)
+
+// logRequest is what a request for logs asks for.
+type logRequest struct {
+	function queue.Function
+	follow   bool
+	since    time.Duration
+	tail     int
+	call     string
+}
+
+func parseLogRequest(query url.Values, function spec.Function) (logRequest, error) {
+	request := logRequest{
+		function: queue.Function{Namespace: function.Namespace, App: function.App, Name: function.Name},
+		follow:   query.Get("follow") == "1" || query.Get("follow") == "true",
+		since:    time.Hour, tail: defaultTail, call: query.Get("call"),
+	}
+	if text := query.Get("since"); text != "" {
+		since, err := time.ParseDuration(text)
+		if err != nil || since < 0 || since > maxSince {
+			return request, badInput("query parameter since", text, "use a duration up to 168h, such as 10m")
+		}
+		request.since = since
+	}
+	if text := query.Get("tail"); text != "" {
+		tail, err := strconv.Atoi(text)
+		if err != nil || tail < 0 || tail > maxTail {
+			return request, badInput("query parameter tail", text, "use 0 to "+strconv.Itoa(maxTail))
+		}
+		request.tail = tail
+	}
+	return request, nil
+}
+
+// handleLogs streams a function's log lines as NDJSON: the last ones, and with follow=1 those to come.
+func (g *Gateway) handleLogs(w http.ResponseWriter, r *http.Request) {
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "follow", "since", "tail", "call")
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	function, err := g.find(namespaceOf(query), r.PathValue("app"), r.PathValue("function"))
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	request, err := parseLogRequest(query, function)
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	consumer, err := g.openLogs(r.Context(), request)
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.WriteHeader(http.StatusOK)
+	if err := g.streamLogs(r.Context(), w, consumer, request); err != nil && r.Context().Err() == nil {
+		g.log.Warn().Err(err).Msg("stream logs")
+	}
+}
+
+func (g *Gateway) openLogs(ctx context.Context, request logRequest) (jetstream.Consumer, error) {
+	from := time.Now().Add(-request.since)
+	consumer, err := g.js.OrderedConsumer(ctx, queue.LogsStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{request.function.LogsSubject("*")},
+		DeliverPolicy:  jetstream.DeliverByStartTimePolicy,
+		OptStartTime:   &from,
+	})
+	if err != nil {
+		return nil, unavailable("the log stream cannot be read; try again", err)
+	}
+	return consumer, nil
+}
+
+// streamLogs writes the old lines that are wanted, then, when following, each new one.
+func (g *Gateway) streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
+	flusher := http.NewResponseController(w)
+	var tail [][]byte
+	caughtUp := false
+	for ctx.Err() == nil {
+		batch, err := consumer.Fetch(logBatch, jetstream.FetchMaxWait(logWait))
+		if err != nil {
+			return err
+		}
+		count := 0
+		for msg := range batch.Messages() {
+			count++
+			if !wanted(msg.Data(), request.call) {
+				continue
+			}
+			if caughtUp {
+				if _, err := w.Write(append(msg.Data(), '\n')); err != nil {
+					return err
+				}
+				continue
+			}
+			tail = append(tail, msg.Data())
+			tail = tail[max(0, len(tail)-request.tail):]
+		}
+		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+			return err
+		}
+		if !caughtUp && count < logBatch {
+			caughtUp = true
+			for _, line := range tail {
+				if _, err := w.Write(append(line, '\n')); err != nil {
+					return err
+				}
+			}
+			tail = nil
+			if !request.follow {
+				return nil
+			}
+		}
+		if err := flusher.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted tells whether a line is one of the call's; every line is when no call is asked for.
+func wanted(data []byte, call string) bool {
+	if call == "" {
+		return true
+	}
+	var record queue.LogRecord
+	return json.Unmarshal(data, &record) == nil && record.Call == call
+}

@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+)
+
+// Timing of the safety net under waiting calls.
+const (
+	// lookEvery is how often the stored result of a waiting call is looked for: replies travel over core NATS, which
+	// drops what finds nobody connected.
+	lookEvery = 2 * time.Second
+	// takeWithin is how long the queue may take to confirm a call, publishing again included.
+	takeWithin = 10 * time.Second
+)
+
+// lookups is the last token of the reply subject for looked-up results, in place of a call id.
+const lookups = "stored"
+
+// receive takes everything that is sent to this gateway's reply subjects: the queue's confirmations, the workers'
+// results, and stored results that a sweep asked for. All of one call arrive here, on one subscription.
+func (g *Gateway) receive(msg *nats.Msg) {
+	call := queue.CallOfReply(msg.Subject)
+	if call == lookups {
+		call = queue.CallOf(msg.Header)
+	}
+	switch {
+	case call == "":
+		return // the end of a list of looked-up results
+	case queue.CallOf(msg.Header) == call:
+		if !g.waiters.finish(call, signal{result: msg}) {
+			g.log.Debug().Str("call", call).Msg("result for nobody: its caller has gone")
+		}
+	default:
+		g.receiveAck(call, msg)
+	}
+}
+
+// receiveAck takes the queue's word on a published call.
+func (g *Gateway) receiveAck(call string, msg *nats.Msg) {
+	if bytes.HasPrefix(msg.Data, []byte(`{"stream":`)) { // the usual case, without decoding
+		g.waiters.acked(call)
+		return
+	}
+	if msg.Header.Get("Status") == "503" { // nobody serves the stream just now
+		g.waiters.finish(call, signal{err: unavailable("the queue is not there; try again", nats.ErrNoResponders)})
+		return
+	}
+	var ack struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(msg.Data, &ack); err != nil {
+		g.log.Warn().Err(err).Str("call", call).Msg("drop a reply that is neither result nor confirmation")
+		return
+	}
+	if ack.Error == nil {
+		g.waiters.acked(call)
+		return
+	}
+	g.waiters.finish(call, signal{err: refusal(ack.Error)})
+}
+
+// streamStoreFailed is the server's code when a stream's limits do not allow another message.
+const streamStoreFailed jetstream.ErrorCode = 10077
+
+func refusal(err *jetstream.APIError) *problem {
+	if err.ErrorCode == streamStoreFailed {
+		return &problem{
+			Kind: kindQueueFull, Message: "the function's queue is full; try again later", cause: err, retryAfter: time.Second,
+		}
+	}
+	return unavailable("the queue did not take the call; try again", err)
+}
+
+// watchReplies is the safety net: it looks for stored results of waiting calls, all together, every now and then and
+// after each reconnect.
+func (g *Gateway) watchReplies(ctx context.Context) {
+	connected := g.nc.StatusChanged(nats.CONNECTED)
+	defer g.nc.RemoveStatusListener(connected)
+	ticker := time.NewTicker(lookEvery / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-connected:
+			g.sweep(0)
+		case <-ticker.C:
+			g.sweep(lookEvery)
+		}
+	}
+}
+
+// sweep looks for the results of calls that were not looked for in the given time.
+func (g *Gateway) sweep(age time.Duration) {
+	if !g.nc.IsConnected() {
+		return
+	}
+	now := time.Now()
+	d := g.waiters.sweep(now, now.Add(-age), now.Add(-takeWithin))
+	reply := queue.ReplySubject(g.id, lookups)
+	for start := 0; start < len(d.look); start += queue.MaxLookup {
+		batch := d.look[start:min(start+queue.MaxLookup, len(d.look))]
+		if err := queue.RequestResults(g.nc, batch, reply); err != nil {
+			g.log.Warn().Err(err).Msg("look for results")
+			return
+		}
+	}
+	for _, call := range d.lost {
+		g.waiters.finish(call, signal{err: unavailable("the queue did not confirm the call in "+takeWithin.String()+
+			"; it may still run: try again with an Idempotency-Key to run it once", nil)})
+	}
+}

@@ -1,0 +1,203 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+const (
+	// maxTimeout is the longest that a caller may wait: a result is kept no longer.
+	maxTimeout = 7 * 24 * time.Hour
+	// maxKey and maxMethod bound what a caller chooses, in bytes.
+	maxKey    = 255
+	maxMethod = 128
+)
+
+// callHeader is what a request to call says beside its body, checked.
+type callHeader struct {
+	namespace   string
+	method      string
+	key         string        // Idempotency-Key
+	timeout     time.Duration // zero: the function's own
+	contentType string
+	traceparent string
+}
+
+// parseCallHeader reads and checks the headers and the query of a call.
+func parseCallHeader(h http.Header, rawQuery string) (callHeader, error) {
+	c := callHeader{
+		namespace:   spec.DefaultNamespace,
+		key:         first(h, "Idempotency-Key"),
+		contentType: first(h, "Content-Type"),
+		traceparent: first(h, "Traceparent"),
+	}
+	if rawQuery != "" {
+		query, err := parseQuery(rawQuery, "namespace", "method")
+		if err != nil {
+			return callHeader{}, err
+		}
+		if query.Has("namespace") {
+			c.namespace = query.Get("namespace")
+		}
+		c.method = query.Get("method")
+	}
+	if !validTrace(c.traceparent) {
+		c.traceparent = "" // W3C Trace Context 3.2.2.1: one that cannot be parsed is ignored, never an error
+	}
+	if err := checkText("query parameter method", c.method, maxMethod); err != nil {
+		return callHeader{}, err
+	}
+	if err := checkText("header Idempotency-Key", c.key, maxKey); err != nil {
+		return callHeader{}, err
+	}
+	if err := checkText("header Content-Type", c.contentType, queue.MaxHeader); err != nil {
+		return callHeader{}, err
+	}
+	if text := first(h, "Freshet-Timeout"); text != "" {
+		timeout, err := time.ParseDuration(text)
+		if err != nil || timeout < time.Millisecond || timeout > maxTimeout {
+			return callHeader{}, badInput("header Freshet-Timeout", text, "use a duration from 1ms to 168h, such as 30s")
+		}
+		c.timeout = timeout
+	}
+	return c, nil
+}
+
+// first reads a header by its canonical name, which saves making it canonical.
+func first(h http.Header, canonical string) string {
+	if values := h[canonical]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+func checkText(field, value string, limit int) error {
+	if len(value) > limit {
+		return badInput(field, value, fmt.Sprintf("it has %d bytes, use at most %d", len(value), limit))
+	}
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return badInput(field, value, "use printable ASCII")
+		}
+	}
+	return nil
+}
+
+// validTrace accepts a W3C traceparent of version 00, and of later versions what version 00 would read of them.
+func validTrace(t string) bool {
+	const size = 55 // 2 + 1 + 32 + 1 + 16 + 1 + 2
+	if len(t) < size || len(t) > queue.MaxHeader || t[2] != '-' || t[35] != '-' || t[52] != '-' {
+		return false
+	}
+	if !hexLower(t[:2]) || !hexLower(t[3:35]) || !hexLower(t[36:52]) || !hexLower(t[53:size]) {
+		return false
+	}
+	if len(t) > size && (t[:2] == "00" || t[size] != '-') {
+		return false
+	}
+	const zeros = "00000000000000000000000000000000"
+	if t[:2] == "ff" || t[3:35] == zeros || t[36:52] == zeros[:16] {
+		return false
+	}
+	return checkText("", t, queue.MaxHeader) == nil
+}
+
+func hexLower(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// parseQuery reads a query that may have the named parameters, each once: a misspelt one would be ignored in silence.
+func parseQuery(raw string, allowed ...string) (url.Values, error) {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, badInput("query", raw, "escape it as URLs need it: "+err.Error())
+	}
+	for name, values := range query {
+		if err := checkParameter(name, values, allowed); err != nil {
+			return nil, err
+		}
+	}
+	return query, nil
+}
+
+func checkParameter(name string, values, allowed []string) error {
+	for _, known := range allowed {
+		if name != known {
+			continue
+		}
+		if len(values) > 1 {
+			return badInput("query parameter "+name, values[1], "give it once")
+		}
+		return nil
+	}
+	p := badInput("query parameter "+name, values[0], fmt.Sprintf("no such parameter here; there are %q", allowed))
+	p.Near = near(name, allowed)
+	return p
+}
+
+// buffers are reused for request bodies: the connection to NATS copies what is published.
+type buffers struct{ pool sync.Pool }
+
+// maxPooled is the largest buffer kept for reuse, in bytes: a few large inputs must not stay in memory for ever.
+const maxPooled = 64 << 10
+
+func (b *buffers) get() *[]byte {
+	if buffer, ok := b.pool.Get().(*[]byte); ok {
+		return buffer
+	}
+	return new(make([]byte, 0, 4<<10))
+}
+
+func (b *buffers) put(buffer *[]byte) {
+	if cap(*buffer) <= maxPooled {
+		b.pool.Put(buffer)
+	}
+}
+
+// readBody reads the input into the buffer, at most queue.MaxInline bytes of it.
+func readBody(r *http.Request, buffer *[]byte) error {
+	if r.ContentLength > queue.MaxInline {
+		return bodyTooLarge(strconv.FormatInt(r.ContentLength, 10) + " bytes")
+	}
+	b := (*buffer)[:0]
+	if need := int(r.ContentLength) + 1; need > cap(b) { // one more byte lets the read that finds the end fit
+		b = make([]byte, 0, need)
+	}
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Body.Read(b[len(b):min(cap(b), queue.MaxInline+1)])
+		b = b[:len(b)+n]
+		*buffer = b
+		if len(b) > queue.MaxInline {
+			return bodyTooLarge("more than that")
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			p := badInput("body", fmt.Sprintf("%d bytes, then %v", len(b), err), "send the whole body")
+			p.cause = err
+			return p
+		}
+	}
+}
+
+func bodyTooLarge(size string) *problem {
+	return &problem{Kind: kindTooLarge, Message: fmt.Sprintf(
+		"body: %s: a call takes at most %d bytes (1 MiB); pass a reference to larger data", size, queue.MaxInline)}
+}

@@ -1,0 +1,184 @@
+package gateway
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// waiterShards spreads the locks of the pending calls; a power of two.
+const waiterShards = 64
+
+// waiters are the calls somebody waits for here, by call id. Two requests with one idempotency key wait for one call.
+type waiters struct {
+	seed   maphash.Seed
+	shards [waiterShards]waiterShard
+	free   sync.Pool
+}
+
+type waiterShard struct {
+	mu sync.Mutex
+	// +checklocks:mu
+	calls map[string]*waiter
+}
+
+// signal is what a waiting request hears. A signal with a message or an error is the last one.
+type signal struct {
+	result *nats.Msg // the result's message
+	err    error
+	again  bool // publish again: the queue has not said that it has the call
+	look   bool // the result may be stored by now
+}
+
+// waiter is one waiting request. Its fields but signals and timer are guarded by the shard's lock.
+type waiter struct {
+	call    string
+	signals chan signal // capacity 2: one hint and the last signal always fit
+	timer   *time.Timer
+	since   time.Time
+	looked  time.Time // when the sweep last asked for the stored result
+	acked   bool      // the queue has the call
+	next    *waiter   // another request that waits for the same call
+}
+
+func newWaiters() *waiters {
+	w := &waiters{seed: maphash.MakeSeed()}
+	for i := range w.shards {
+		w.shards[i].calls = make(map[string]*waiter)
+	}
+	w.free.New = func() any {
+		timer := time.NewTimer(time.Hour)
+		timer.Stop()
+		return &waiter{signals: make(chan signal, 2), timer: timer}
+	}
+	return w
+}
+
+func (ws *waiters) shard(call string) *waiterShard {
+	return &ws.shards[maphash.String(ws.seed, call)%waiterShards]
+}
+
+// add starts to wait for a call; the timer runs for the given time. Give the waiter back by remove.
+func (ws *waiters) add(call string, now time.Time, patience time.Duration) *waiter {
+	w, _ := ws.free.Get().(*waiter) // always one: New makes no other
+	w.call, w.since, w.looked, w.acked = call, now, now, false
+	w.timer.Reset(patience)
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	w.next = shard.calls[call]
+	shard.calls[call] = w
+	shard.mu.Unlock()
+	return w
+}
+
+// remove ends the waiting. The waiter must not be used afterwards.
+func (ws *waiters) remove(w *waiter) {
+	shard := ws.shard(w.call)
+	shard.mu.Lock()
+	shard.unlinkLocked(w)
+	shard.mu.Unlock()
+	w.timer.Stop()
+	for len(w.signals) > 0 { // nobody sends any more: senders hold the lock and find waiters in the map
+		<-w.signals
+	}
+	ws.free.Put(w)
+}
+
+func (s *waiterShard) unlinkLocked(w *waiter) {
+	first := s.calls[w.call]
+	switch {
+	case first == w && w.next == nil:
+		delete(s.calls, w.call)
+	case first == w:
+		s.calls[w.call] = w.next
+	default:
+		for ; first != nil; first = first.next {
+			if first.next == w {
+				first.next = w.next
+				break
+			}
+		}
+	}
+	w.next = nil
+}
+
+// finish gives every request that waits for the call its last signal.
+func (ws *waiters) finish(call string, last signal) bool {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	first := shard.calls[call]
+	delete(shard.calls, call)
+	found := first != nil
+	for first != nil {
+		next := first.next
+		first.next = nil
+		first.signals <- last
+		first = next
+	}
+	shard.mu.Unlock()
+	return found
+}
+
+// acked notes that the queue has the call.
+func (ws *waiters) acked(call string) {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	for w := shard.calls[call]; w != nil; w = w.next {
+		w.acked = true
+	}
+	shard.mu.Unlock()
+}
+
+// hint sends a signal that is not the last one, unless the waiter has one to read already.
+func (ws *waiters) hint(w *waiter, call string, hint signal) {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	for other := shard.calls[call]; other != nil; other = other.next {
+		if other == w {
+			w.hintLocked(hint)
+		}
+	}
+	shard.mu.Unlock()
+}
+
+func (w *waiter) hintLocked(hint signal) {
+	if len(w.signals) == 0 {
+		w.signals <- hint
+	}
+}
+
+// due is what a sweep has to do.
+type due struct {
+	look []string // calls whose stored result may be there
+	lost []string // calls that the queue did not take in time
+}
+
+// sweep collects the calls that have waited and were not looked for since the given time, and has those published again
+// that the queue has not confirmed. Calls that wait unconfirmed since the time lostBefore are given up.
+func (ws *waiters) sweep(now, lookedBefore, lostBefore time.Time) due {
+	var d due
+	for i := range ws.shards {
+		shard := &ws.shards[i]
+		shard.mu.Lock()
+		for call, first := range shard.calls {
+			for w := first; w != nil; w = w.next {
+				if w.looked.After(lookedBefore) {
+					continue
+				}
+				w.looked = now
+				switch {
+				case w.acked:
+				case w.since.Before(lostBefore):
+					d.lost = append(d.lost, call)
+				default:
+					w.hintLocked(signal{again: true})
+				}
+				d.look = append(d.look, call)
+			}
+		}
+		shard.mu.Unlock()
+	}
+	return d
+}
