@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/hashicorp/nomad/api"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/freshet-dev/freshet/gateway"
@@ -59,7 +60,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	defer watcher.Close()
 	g, err := gateway.New(gateway.Config{
 		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
-		Registry: newRegistry(), Version: version, Log: log,
+		Registry: prometheus.NewRegistry(), Version: version, Log: log,
 	})
 	if err != nil {
 		return err

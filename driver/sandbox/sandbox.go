@@ -63,6 +63,9 @@ type Sandbox struct {
 	container *container.Container
 	stateDir  string
 
+	killing sync.Mutex
+	pidfd   int // of the sentry; -1 after Destroy
+
 	destroy sync.Once
 	failed  error // of destroy
 }
@@ -96,9 +99,14 @@ func Create(cfg Config, log zerolog.Logger) (sandbox *Sandbox, err error) {
 		streams.closeHost()
 		return nil, fmt.Errorf("create sandbox: %w", err)
 	}
+	pidfd, err := unix.PidfdOpen(made.SandboxPid(), 0)
+	if err != nil {
+		streams.closeHost()
+		return nil, errors.Join(fmt.Errorf("watch sandbox: %w", err), made.Destroy())
+	}
 	return &Sandbox{
 		Stdin: streams.stdin.host, Stdout: streams.stdout.host, Stderr: streams.stderr.host,
-		conf: conf, container: made, stateDir: cfg.StateDir,
+		conf: conf, container: made, stateDir: cfg.StateDir, pidfd: pidfd,
 	}, nil
 }
 
@@ -173,18 +181,33 @@ func (s *Sandbox) PIDs() []int {
 	return []int{s.container.SandboxPid(), s.container.GoferPid.Load()}
 }
 
-// Kill ends the guest and the sandbox at once.
+// Kill ends the guest and the sandbox at once. It may be called at any time before Destroy returned. It goes by a pidfd: by
+// number it could hit another process, and gVisor's number of a sandbox that ended is -1, which means everybody to kill(2).
 func (s *Sandbox) Kill() error {
-	err := unix.Kill(s.container.SandboxPid(), unix.SIGKILL)
+	s.killing.Lock()
+	defer s.killing.Unlock()
+	if s.pidfd < 0 {
+		return nil
+	}
+	err := unix.PidfdSendSignal(s.pidfd, unix.SIGKILL, nil, 0)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill sandbox: %w", err)
 	}
 	return nil
 }
 
+// forget closes the pidfd.
+func (s *Sandbox) forget() {
+	s.killing.Lock()
+	defer s.killing.Unlock()
+	_ = unix.Close(s.pidfd) // nothing is written through it
+	s.pidfd = -1
+}
+
 // Destroy kills what runs and removes the sandbox's files. It may be called often; later calls return what the first did.
 func (s *Sandbox) Destroy() error {
 	s.destroy.Do(func() {
+		defer s.forget()
 		if err := s.container.Destroy(); err != nil {
 			s.failed = fmt.Errorf("destroy sandbox: %w", err)
 		}

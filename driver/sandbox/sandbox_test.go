@@ -192,6 +192,14 @@ func TestWaitTellsHowTheGuestEnded(t *testing.T) {
 		if exit, err := g.Wait(); err != nil || exit.Signal != int(syscall.SIGKILL) {
 			t.Fatalf("got %+v, %v; want signal 9", exit, err)
 		}
+		for range 2 { // a sandbox that ended, and one that is destroyed: nobody else may be hit
+			if err := g.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Destroy(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
 

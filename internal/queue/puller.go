@@ -396,7 +396,8 @@ func (d *Delivery) Return(delay time.Duration) error {
 }
 
 func (d *Delivery) send(ack []byte, reply string) error {
-	if err := d.puller.nc.PublishRequest(d.msg.Reply, reply, ack); err != nil {
+	msg := &nats.Msg{Subject: d.msg.Reply, Reply: reply, Data: ack}
+	if err := d.puller.nc.PublishMsg(msg); err != nil {
 		return fmt.Errorf("settle call %s: %w", d.Call, err)
 	}
 	return nil
