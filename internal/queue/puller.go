@@ -47,16 +47,16 @@ type Puller struct {
 	sub      *nats.Subscription
 	inbox    string                 // prefix of this epoch's reply subjects
 	serial   uint64                 // number of the last pull
-	pulls    map[uint64]*pull       // pulls that the server may still answer
-	asked    int                    // sum of the pulls' remaining messages
+	pulls    map[uint64]pull        // pulls that the server may still answer, by number
+	asked    int                    // how many messages they may still bring
 	held     map[*Delivery]struct{} // deliveries not yet settled
 	stopped  bool                   // before Start and after Stop
 	released chan struct{}          // closed and replaced whenever a delivery is settled
 }
 
 type pull struct {
-	remaining int
-	expires   time.Time
+	batch   int
+	expires time.Time
 }
 
 // OpenPuller makes the function's consumer where it is missing and listens for deliveries; it pulls none before Start. Close
@@ -69,7 +69,7 @@ func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int
 	p := &Puller{
 		nc: nc, js: js, log: log, function: function, slots: slots,
 		arrived:  make(chan *Delivery, slots),
-		pulls:    make(map[uint64]*pull),
+		pulls:    make(map[uint64]pull),
 		held:     make(map[*Delivery]struct{}),
 		released: make(chan struct{}),
 		stopped:  true,
@@ -148,26 +148,25 @@ func (p *Puller) askLocked() error {
 func (p *Puller) newPullLocked(batch int) (reply string, request []byte) {
 	p.serial++
 	p.asked += batch
-	p.pulls[p.serial] = &pull{remaining: batch, expires: time.Now().Add(pullExpires)}
+	p.pulls[p.serial] = pull{batch: batch, expires: time.Now().Add(pullExpires)}
 	request = fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, batch, pullExpires)
 	return p.inbox + "." + strconv.FormatUint(p.serial, 10), request
 }
 
-// receive takes what the server answers to a pull: a call, or a status that ends the pull.
+// receive takes what the server answers to a pull: a call, or a status that ends the pull. A call comes under its own
+// subject, so that it is not known which pull it answers; only their sum is kept.
 func (p *Puller) receive(msg *nats.Msg) {
-	serial, _ := strconv.ParseUint(CallOfReply(msg.Subject), 10, 64) // 0, which no pull has, when malformed
-	status := msg.Header.Get("Status")
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if status != "" && len(msg.Data) == 0 {
-		p.endPullLocked(serial, msg, status)
+	current := msg.Sub == p.sub
+	if status := msg.Header.Get("Status"); status != "" && len(msg.Data) == 0 {
+		if current && status != "100" {
+			p.endPullLocked(msg, status)
+		}
 		return
 	}
-	if current, ok := p.pulls[serial]; ok && msg.Sub == p.sub {
-		p.asked--
-		if current.remaining--; current.remaining == 0 {
-			delete(p.pulls, serial)
-		}
+	if current {
+		p.asked = max(p.asked-1, 0)
 	}
 	if p.stopped || len(p.held) >= p.slots {
 		_ = msg.Nak() // no room: another worker has; on a closed connection AckWait says the same
@@ -183,16 +182,17 @@ func (p *Puller) receive(msg *nats.Msg) {
 	p.arrived <- delivery
 }
 
-// endPullLocked handles the statuses 404, 408, 409 and 503.
-func (p *Puller) endPullLocked(serial uint64, msg *nats.Msg, status string) {
-	if status == "100" || msg.Sub != p.sub {
-		return
+// endPullLocked takes the server's word that a pull ended: 408 when it expired, 409 or 503 when the consumer is gone. It says
+// how many messages of it are not coming.
+func (p *Puller) endPullLocked(msg *nats.Msg, status string) {
+	serial, _ := strconv.ParseUint(CallOfReply(msg.Subject), 10, 64) // 0, which no pull has, when malformed
+	missing, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
+	if err != nil {
+		missing = p.pulls[serial].batch
 	}
-	if current, ok := p.pulls[serial]; ok {
-		p.asked -= current.remaining
-		delete(p.pulls, serial)
-	}
-	if status == "408" { // expired: the usual end of an idle pull
+	delete(p.pulls, serial)
+	p.asked = max(p.asked-missing, 0)
+	if status == "408" { // the usual end of an idle pull
 		if err := p.askLocked(); err != nil {
 			p.log.Warn().Err(err).Msg("renew pull")
 		}
@@ -235,13 +235,7 @@ func (p *Puller) extend() {
 // repair asks again where no pull is waiting though slots are free: after a reconnect, or when the consumer vanished.
 func (p *Puller) repair(ctx context.Context, reconnected bool) {
 	p.mu.Lock()
-	now := time.Now()
-	for serial, current := range p.pulls {
-		if now.After(current.expires.Add(AckWait)) {
-			p.asked -= current.remaining
-			delete(p.pulls, serial)
-		}
-	}
+	p.forgetLocked(time.Now())
 	missing := !p.stopped && p.slots-len(p.held)-p.asked > 0
 	p.mu.Unlock()
 	if !missing && !reconnected || !p.nc.IsConnected() {
@@ -256,6 +250,20 @@ func (p *Puller) repair(ctx context.Context, reconnected bool) {
 	if err != nil && ctx.Err() == nil {
 		p.log.Warn().Err(err).Msg("repair pulls")
 	}
+}
+
+// forgetLocked drops the pulls that are over: one that was answered in full says nothing more, and one that was lost with a
+// connection or a server brings nothing.
+func (p *Puller) forgetLocked(now time.Time) {
+	most := 0
+	for serial, asked := range p.pulls {
+		if now.After(asked.expires.Add(AckWait)) {
+			delete(p.pulls, serial)
+			continue
+		}
+		most += asked.batch
+	}
+	p.asked = min(p.asked, most)
 }
 
 // Next waits for a call. It returns ErrClosed after Close or Drain, or the context's error.
