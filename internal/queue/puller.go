@@ -45,18 +45,12 @@ type Puller struct {
 
 	mu       sync.Mutex
 	sub      *nats.Subscription
-	inbox    string                 // prefix of this epoch's reply subjects
-	serial   uint64                 // number of the last pull
-	pulls    map[uint64]pull        // pulls that the server may still answer, by number
-	asked    int                    // how many messages they may still bring
+	inbox    string                 // this epoch's reply subject
+	asked    int                    // how many messages the server may still send
+	pulls    map[int64]int          // how many were asked for, by the second in which the pull expires
 	held     map[*Delivery]struct{} // deliveries not yet settled
 	stopped  bool                   // before Start and after Stop
 	released chan struct{}          // closed and replaced whenever a delivery is settled
-}
-
-type pull struct {
-	batch   int
-	expires time.Time
 }
 
 // OpenPuller makes the function's consumer where it is missing and listens for deliveries; it pulls none before Start. Close
@@ -69,7 +63,7 @@ func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int
 	p := &Puller{
 		nc: nc, js: js, log: log, function: function, slots: slots,
 		arrived:  make(chan *Delivery, slots),
-		pulls:    make(map[uint64]pull),
+		pulls:    make(map[int64]int),
 		held:     make(map[*Delivery]struct{}),
 		released: make(chan struct{}),
 		stopped:  true,
@@ -115,7 +109,7 @@ func (p *Puller) ensureConsumer(ctx context.Context) error {
 // subscriber, so the two epochs together never hold more than the slots for long.
 func (p *Puller) newEpoch() error {
 	inbox := p.nc.NewInbox()
-	sub, err := p.nc.Subscribe(inbox+".*", p.receive)
+	sub, err := p.nc.Subscribe(inbox, p.receive)
 	if err != nil {
 		return fmt.Errorf("subscribe to deliveries of %s: %w", p.function, err)
 	}
@@ -136,25 +130,23 @@ func (p *Puller) askLocked() error {
 	if free <= 0 || p.stopped {
 		return nil
 	}
-	reply, request := p.newPullLocked(free)
+	request := p.newPullLocked(free)
 	subject := "$JS.API.CONSUMER.MSG.NEXT." + p.function.CallsStream() + "." + p.function.Consumer()
-	if err := p.nc.PublishRequest(subject, reply, request); err != nil {
+	if err := p.nc.PublishRequest(subject, p.inbox, request); err != nil {
 		return fmt.Errorf("pull calls of %s: %w", p.function, err)
 	}
 	return nil
 }
 
-// newPullLocked books a pull and returns its reply subject and its request (ADR-37 of NATS: batch, expires in ns).
-func (p *Puller) newPullLocked(batch int) (reply string, request []byte) {
-	p.serial++
+// newPullLocked books a pull and returns its request (ADR-37 of NATS: batch, expires in ns).
+func (p *Puller) newPullLocked(batch int) []byte {
 	p.asked += batch
-	p.pulls[p.serial] = pull{batch: batch, expires: time.Now().Add(pullExpires)}
-	request = fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, batch, pullExpires)
-	return p.inbox + "." + strconv.FormatUint(p.serial, 10), request
+	p.pulls[time.Now().Add(pullExpires).Unix()] += batch
+	return fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, batch, pullExpires)
 }
 
-// receive takes what the server answers to a pull: a call, or a status that ends the pull. A call comes under its own
-// subject, so that it is not known which pull it answers; only their sum is kept.
+// receive takes what the server answers to a pull: a call, or a status that ends the pull. A call does not say
+// which pull it answers, so only their sum is kept.
 func (p *Puller) receive(msg *nats.Msg) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -183,14 +175,12 @@ func (p *Puller) receive(msg *nats.Msg) {
 }
 
 // endPullLocked takes the server's word that a pull ended: 408 when it expired, 409 or 503 when the consumer is gone. It says
-// how many messages of it are not coming.
+// how many messages of it are not coming; when it does not, maintain begins anew.
 func (p *Puller) endPullLocked(msg *nats.Msg, status string) {
-	serial, _ := strconv.ParseUint(CallOfReply(msg.Subject), 10, 64) // 0, which no pull has, when malformed
 	missing, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
 	if err != nil {
-		missing = p.pulls[serial].batch
+		missing = p.asked
 	}
-	delete(p.pulls, serial)
 	p.asked = max(p.asked-missing, 0)
 	if status == "408" { // the usual end of an idle pull
 		if err := p.askLocked(); err != nil {
@@ -256,12 +246,12 @@ func (p *Puller) repair(ctx context.Context, reconnected bool) {
 // connection or a server brings nothing.
 func (p *Puller) forgetLocked(now time.Time) {
 	most := 0
-	for serial, asked := range p.pulls {
-		if now.After(asked.expires.Add(AckWait)) {
-			delete(p.pulls, serial)
+	for expires, batch := range p.pulls {
+		if now.Unix() > expires+int64(AckWait/time.Second) {
+			delete(p.pulls, expires)
 			continue
 		}
-		most += asked.batch
+		most += batch
 	}
 	p.asked = min(p.asked, most)
 }
@@ -384,8 +374,7 @@ func (d *Delivery) Ack() error {
 	if p.stopped || p.slots-len(p.held)-p.asked <= 0 {
 		return d.send([]byte("+ACK"), "")
 	}
-	reply, request := p.newPullLocked(1)
-	return d.send(append([]byte("+NXT "), request...), reply)
+	return d.send(append([]byte("+NXT "), p.newPullLocked(1)...), p.inbox)
 }
 
 // Return gives the call back to the queue, for another attempt after the delay.
