@@ -20,6 +20,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/freshet-dev/freshet/gateway"
+	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -73,6 +75,38 @@ func (f fixed) Get(namespace, app, name string) (spec.Function, bool) {
 
 func (f fixed) Ready() bool { return true }
 
+func (f fixed) Entry(key queue.Function) (jobs.Entry, bool) {
+	function, ok := f[key]
+	return jobs.Entry{Spec: function, Job: function.JobID(), Group: "worker"}, ok
+}
+
+func (f fixed) List() []jobs.Entry {
+	var list []jobs.Entry
+	for key := range f {
+		entry, _ := f.Entry(key)
+		list = append(list, entry)
+	}
+	return list
+}
+
+func (f fixed) Await(context.Context, string, string, string, string) {}
+
+// registered are the functions that a deploy registered, and the jobs that it stopped.
+type registered struct {
+	functions []spec.Function
+	stopped   []string
+}
+
+func (r *registered) Register(_ context.Context, f spec.Function) error {
+	r.functions = append(r.functions, f)
+	return nil
+}
+
+func (r *registered) Stop(_ context.Context, _, job string) error {
+	r.stopped = append(r.stopped, job)
+	return nil
+}
+
 func functions(list ...spec.Function) fixed {
 	f := make(fixed, len(list))
 	for _, function := range list {
@@ -100,8 +134,13 @@ type option func(*gateway.Config)
 func newRig(tb testing.TB, url string, known gateway.Functions, options ...option) *rig {
 	tb.Helper()
 	nc := connect(tb, url)
+	store, err := blobs.Open(tb.Context(), "file://"+tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = store.Close() })
 	config := gateway.Config{
-		NATS: nc, Functions: known, Registry: prometheus.NewRegistry(), Version: "test",
+		NATS: nc, Functions: known, Blobs: store, Jobs: &registered{}, Registry: prometheus.NewRegistry(), Version: "test",
 		Log: zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.WarnLevel),
 	}
 	for _, change := range options {
@@ -212,6 +251,9 @@ func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery)
 		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	if err := puller.Start(); err != nil {
+		tb.Fatal(err)
+	}
 	w := &worker{nc: nc, js: js, puller: puller, run: run, cancel: cancel}
 	if run == nil {
 		w.run = func(d *queue.Delivery) queue.Result { return queue.Result{ContentType: d.ContentType, Body: d.Body} }
