@@ -17,10 +17,10 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/rs/zerolog"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // taskState is what Nomad keeps of a task for the next plugin.

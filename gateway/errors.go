@@ -117,7 +117,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
 	h.Set("Freshet-Error", string(p.Kind))
 	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((p.retryAfter + time.Second - 1) / time.Second)))
+		h.Set("Retry-After", strconv.Itoa(int((p.retryAfter+time.Second-1)/time.Second)))
 	}
 	if p.allow != "" {
 		h.Set("Allow", p.allow)

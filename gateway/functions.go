@@ -26,6 +26,9 @@ func (g *Gateway) find(namespace, app, name string) (spec.Function, error) {
 	if function, ok := g.functions.Get(namespace, app, name); ok {
 		return function, nil
 	}
+	if !g.functions.Ready() {
+		return spec.Function{}, unavailable("the functions have not been read from Nomad yet; try again", nil)
+	}
 	wanted := app + "." + name
 	var known []string
 	for _, entry := range g.functions.List() {

@@ -44,12 +44,12 @@ type functionStats struct {
 	depth   atomic.Int64 // the queue's length when it was last measured
 	touched atomic.Bool  // called since then
 
-	function          queue.Function
-	parent            *metrics
-	inflight          prometheus.Gauge
-	published         prometheus.Counter
-	replied           prometheus.Counter
-	ok                prometheus.Observer
+	function           queue.Function
+	parent             *metrics
+	inflight           prometheus.Gauge
+	published          prometheus.Counter
+	replied            prometheus.Counter
+	ok                 prometheus.Observer
 	queued, start, run prometheus.Observer
 }
 

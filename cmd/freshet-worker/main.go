@@ -14,8 +14,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
 	"github.com/freshet-dev/freshet/driver/supervisor"
+	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // memoryTarget keeps the supervisor small: beyond it the garbage collector works harder. Calls in flight may need more.

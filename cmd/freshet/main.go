@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -72,7 +73,10 @@ A first round, on one machine:
   freshet ps`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          args(knownCommand),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{command: cmd.CommandPath(), err: err}
 	})
@@ -95,6 +99,17 @@ A first round, on one machine:
 	}
 	root.AddCommand(newVersion())
 	return root
+}
+
+// knownCommand refuses what is no command, and names those that look like it.
+func knownCommand(cmd *cobra.Command, given []string) error {
+	if len(given) == 0 {
+		return nil
+	}
+	if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
+		return fmt.Errorf("unknown command %q: did you mean %s?", given[0], strings.Join(near, " or "))
+	}
+	return fmt.Errorf("unknown command %q", given[0])
 }
 
 // args makes a check of the positional arguments a usage error.

@@ -13,11 +13,9 @@ import (
 const (
 	// cancelGrace is how long a guest may take to end a call that was cancelled before its worker counts as stuck.
 	cancelGrace = 2 * time.Second
-	// crashAttempts is how often a call may be in flight when its worker dies, beyond its retries, while it is not known
-	// which call did it.
-	crashAttempts = 2
-	// lostAttempts is how many deliveries beyond its retries a call gets whose workers vanish without a word.
-	lostAttempts = 4
+	// lostAttempts is how many deliveries beyond its retries a call gets whose workers end before they say how it went. It
+	// is generous because most such calls are innocent: they waited while others that crash their workers were found out.
+	lostAttempts = 20
 	// storeRetry is the longest pause between attempts to store a result while NATS is away.
 	storeRetry = time.Second
 )
@@ -48,7 +46,7 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	end := w.attempt(d)
 	result.Run = time.Since(began)
 	result.Error, result.ContentType, result.Body = end.err, end.contentType, end.body
-	if delay, again := w.again(d, end.err); again {
+	if delay, again := w.again(d, end); again {
 		w.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
 		if err := d.Return(delay); err != nil {
 			w.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
@@ -75,7 +73,7 @@ func (w *Worker) refuse(d *queue.Delivery) *wire.Error {
 		return &wire.Error{Kind: wire.KindExpired, Message: "the call's deadline passed before a worker took it"}
 	}
 	if limit := 1 + w.task.Config.Retries.Max + lostAttempts; d.Attempt > limit {
-		return &wire.Error{Kind: wire.KindLost, Message: fmt.Sprintf("%d workers in a row vanished while they ran this call", limit)}
+		return &wire.Error{Kind: wire.KindLost, Message: fmt.Sprintf("%d workers in a row ended while they held this call", limit)}
 	}
 	return nil
 }
@@ -100,9 +98,10 @@ func (w *Worker) attempt(d *queue.Delivery) outcome {
 	return <-call.done
 }
 
-// suspect calls run alone: an earlier attempt ended with its worker, and only a call that runs alone is known to do that.
+// suspect calls run alone. A call gets more attempts than its retries allow only when its worker died while others ran
+// beside it, and which of them did it is known only of a call that runs alone.
 func (w *Worker) suspect(d *queue.Delivery) bool {
-	return d.Attempt > 1 && w.task.Config.Retries.Max == 0
+	return d.Attempt > 1+w.task.Config.Retries.Max
 }
 
 func (w *Worker) timeOut(number uint64, call *running, limit time.Duration) {
@@ -120,8 +119,11 @@ func (w *Worker) timeOut(number uint64, call *running, limit time.Duration) {
 }
 
 // again decides whether a failed attempt is followed by another one, and when.
-func (w *Worker) again(d *queue.Delivery, failed *wire.Error) (time.Duration, bool) {
-	retries := w.task.Config.Retries
+func (w *Worker) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
+	failed, retries := end.err, w.task.Config.Retries
+	if end.unsent {
+		return 0, true
+	}
 	if failed == nil || failed.Kind == wire.KindInput || failed.Kind == wire.KindCancelled {
 		return 0, false
 	}
@@ -129,10 +131,7 @@ func (w *Worker) again(d *queue.Delivery, failed *wire.Error) (time.Duration, bo
 		return retries.Delay(d.Attempt), true
 	}
 	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
-	if died && !w.guest.alone && d.Attempt <= retries.Max+crashAttempts {
-		return 0, true
-	}
-	return 0, false
+	return 0, died && !w.guest.alone
 }
 
 // finish stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a

@@ -46,6 +46,8 @@ type outcome struct {
 	err         *wire.Error
 	contentType string
 	body        []byte
+	// unsent says that the guest was dead before it got the call: whatever killed it, this call did not.
+	unsent bool
 }
 
 func newGuest(s *sandbox.Sandbox, logs *logs, maxPayload int64) *guest {
@@ -204,7 +206,7 @@ func (g *guest) begin(meta wire.Call, input []byte) (uint64, *running) {
 	}
 	g.mu.Unlock()
 	if death != nil {
-		call.offer(outcome{err: death})
+		call.offer(outcome{err: death, unsent: true})
 		return number, call
 	}
 	if err := g.writer.Write(wire.TypeCall, number, meta, input); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )

@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // stopWorkers ends the supervisors under the driver's data directory: an agent that stops leaves its tasks running, as it

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/freshet-dev/freshet/driver/handoff"
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
