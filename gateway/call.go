@@ -105,6 +105,7 @@ func (g *Gateway) take(r *http.Request, c *call, buffer *[]byte, maxPending int6
 // admit refuses a call beyond the function's own limit. What waits here is exact; what waits elsewhere was measured up to
 // a second ago.
 func (s *functionStats) admit(most int64) error {
+	s.touched.Store(true)
 	if most <= 0 || s.waiting.Load() <= most && s.depth.Load() < most {
 		return nil
 	}

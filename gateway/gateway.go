@@ -150,6 +150,7 @@ func (g *Gateway) Open(ctx context.Context) error {
 	g.done.Go(func() { g.setUp(run) })
 	g.done.Go(func() { g.watchReplies(run) })
 	g.done.Go(func() { g.buryWorkers(run) })
+	g.done.Go(func() { g.measure(run) })
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -103,45 +104,68 @@ func (g *Gateway) openLogs(ctx context.Context, request logRequest) (jetstream.C
 
 // streamLogs writes the old lines that are wanted, then, when following, each new one.
 func (g *Gateway) streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
+	tail, err := readTail(ctx, consumer, request)
+	if err != nil {
+		return err
+	}
+	if err := writeLines(w, tail); err != nil || !request.follow {
+		return err
+	}
 	flusher := http.NewResponseController(w)
-	var tail [][]byte
-	caughtUp := false
 	for ctx.Err() == nil {
-		batch, err := consumer.Fetch(logBatch, jetstream.FetchMaxWait(logWait))
+		if err := flusher.Flush(); err != nil {
+			return err
+		}
+		lines, _, err := nextLines(consumer, request)
 		if err != nil {
 			return err
 		}
-		count := 0
-		for msg := range batch.Messages() {
-			count++
-			if !wanted(msg.Data(), request.call) {
-				continue
-			}
-			if caughtUp {
-				if _, err := w.Write(append(msg.Data(), '\n')); err != nil {
-					return err
-				}
-				continue
-			}
-			tail = append(tail, msg.Data())
-			tail = tail[max(0, len(tail)-request.tail):]
-		}
-		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+		if err := writeLines(w, lines); err != nil {
 			return err
 		}
-		if !caughtUp && count < logBatch {
-			caughtUp = true
-			for _, line := range tail {
-				if _, err := w.Write(append(line, '\n')); err != nil {
-					return err
-				}
-			}
-			tail = nil
-			if !request.follow {
-				return nil
-			}
+	}
+	return nil
+}
+
+// readTail reads what is there and keeps the last lines that are wanted.
+func readTail(ctx context.Context, consumer jetstream.Consumer, request logRequest) ([][]byte, error) {
+	var tail [][]byte
+	for ctx.Err() == nil {
+		lines, more, err := nextLines(consumer, request)
+		if err != nil {
+			return nil, err
 		}
-		if err := flusher.Flush(); err != nil {
+		tail = append(tail, lines...)
+		tail = tail[max(0, len(tail)-request.tail):]
+		if !more {
+			break
+		}
+	}
+	return tail, nil
+}
+
+// nextLines fetches a batch and returns the lines that are wanted, and whether there may be more at once.
+func nextLines(consumer jetstream.Consumer, request logRequest) (lines [][]byte, more bool, err error) {
+	batch, err := consumer.Fetch(logBatch, jetstream.FetchMaxWait(logWait))
+	if err != nil {
+		return nil, false, err
+	}
+	count := 0
+	for msg := range batch.Messages() {
+		count++
+		if wanted(msg.Data(), request.call) {
+			lines = append(lines, msg.Data())
+		}
+	}
+	if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+		return nil, false, err
+	}
+	return lines, count == logBatch, nil
+}
+
+func writeLines(w io.Writer, lines [][]byte) error {
+	for _, line := range lines {
+		if _, err := w.Write(append(line, '\n')); err != nil {
 			return err
 		}
 	}

@@ -19,10 +19,10 @@ const (
 	Task  = "guest"
 )
 
-// Restarts of a worker that died: twice at once on its node, then anywhere with a growing pause, for ever. Nomad wants
+// Restarts of a worker that died: some at once on its node, then anywhere with a growing pause, for ever. Nomad wants
 // at least 5 s for the latter.
 const (
-	restartAttempts    = 2
+	restartAttempts    = 5
 	restartDelay       = 250 * time.Millisecond
 	restartInterval    = 30 * time.Second
 	rescheduleDelay    = 5 * time.Second

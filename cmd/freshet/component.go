@@ -98,7 +98,9 @@ func serveHTTP(ctx context.Context, address string, handler http.Handler, log ze
 		log.Warn().Msg("requests did not end in time; their calls go on")
 		err = server.Close()
 	}
-	<-ended
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	if err != nil {
 		return fmt.Errorf("stop serving: %w", err)
 	}

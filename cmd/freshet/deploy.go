@@ -23,6 +23,7 @@ import (
 
 type deployOptions struct {
 	addr, namespace string
+	env             map[string]string
 	asJSON          bool
 }
 
@@ -39,10 +40,20 @@ each function. Functions that the app had before and has no more are stopped.`,
 			if err != nil {
 				return err
 			}
-			return deploy(cmd, newAPIClient(base), given[0], o)
+			began := time.Now()
+			answer, err := deploy(cmd.Context(), newAPIClient(base), given[0], o)
+			if err != nil {
+				return err
+			}
+			if o.asJSON {
+				return printJSON(cmd.OutOrStdout(), answer)
+			}
+			answer.print(cmd.OutOrStdout(), time.Since(began))
+			return nil
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
+	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -58,42 +69,48 @@ type deployed struct {
 	} `json:"functions"`
 }
 
-func deploy(cmd *cobra.Command, client apiClient, dir string, o deployOptions) error {
-	ctx, began := cmd.Context(), time.Now()
+func (d deployed) print(out io.Writer, took time.Duration) {
+	fmt.Fprintf(out, "Deployed %s, version %s, in %s.\n", d.App, d.Version, short(took))
+	for _, f := range d.Functions {
+		fmt.Fprintf(out, "  %s   POST %s\n", f.Job, f.URL)
+	}
+}
+
+// deploy builds the program in a folder, uploads it and registers its functions.
+func deploy(ctx context.Context, client apiClient, dir string, o deployOptions) (deployed, error) {
 	tmp, err := os.MkdirTemp("", "freshet-deploy-")
 	if err != nil {
-		return fmt.Errorf("make a folder for the build: %w", err)
+		return deployed{}, fmt.Errorf("make a folder for the build: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // in the temporary directory
 	program := filepath.Join(tmp, "program")
 	if err := buildProgram(ctx, dir, program); err != nil {
-		return err
+		return deployed{}, err
 	}
 	manifest, err := readManifest(ctx, program)
 	if err != nil {
-		return err
+		return deployed{}, err
 	}
 	digest, err := upload(ctx, client, program)
 	if err != nil {
-		return err
+		return deployed{}, err
 	}
 	for i := range manifest.Functions {
 		f := &manifest.Functions[i]
 		f.Namespace, f.Code, f.Version = o.namespace, "sha256:"+digest, digest[:12]
+		for name, value := range o.env {
+			if f.Env == nil {
+				f.Env = make(map[string]string)
+			}
+			f.Env[name] = value
+		}
 	}
 	var answer deployed
 	query := url.Values{"namespace": {o.namespace}}
 	if err := client.json(ctx, http.MethodPut, "/v1/apps/"+manifest.App, query, manifest, &answer); err != nil {
-		return fmt.Errorf("deploy %s: %w", manifest.App, err)
+		return deployed{}, fmt.Errorf("deploy %s: %w", manifest.App, err)
 	}
-	if o.asJSON {
-		return printJSON(cmd.OutOrStdout(), answer)
-	}
-	fmt.Fprintf(cmd.OutOrStdout(), "Deployed %s, version %s, in %s.\n", answer.App, answer.Version, time.Since(began).Round(time.Millisecond))
-	for _, f := range answer.Functions {
-		fmt.Fprintf(cmd.OutOrStdout(), "  %s   POST %s\n", f.Job, f.URL)
-	}
-	return nil
+	return answer, nil
 }
 
 // buildProgram builds the folder's main package without cgo: the sandbox's root holds nothing but the program.

@@ -38,7 +38,11 @@ function, queued call and result again. Ctrl-C, or 'freshet down', stops all tha
 				return errors.New("start the cluster: sandboxes and cgroups need root: run `sudo freshet up`")
 			}
 			if o.detach {
-				return upDetached(cmd, env, o)
+				state, err := upDetached(cmd.Context(), env, o)
+				if err == nil {
+					printAddresses(cmd, state)
+				}
+				return err
 			}
 			return up(cmd, env, o)
 		},
@@ -100,22 +104,22 @@ Try:  freshet deploy examples/gosearch
 }
 
 // upDetached starts this program again in a session of its own and waits until the cluster is ready.
-func upDetached(cmd *cobra.Command, env environment, o upOptions) error {
+func upDetached(ctx context.Context, env environment, o upOptions) (*local.State, error) {
 	if pid, err := local.Holder(o.state); err == nil {
-		return fmt.Errorf("state directory %s: %w with pid %d", o.state, local.ErrRunning, pid)
+		return nil, fmt.Errorf("state directory %s: %w with pid %d", o.state, local.ErrRunning, pid)
 	}
 	if _, err := local.FindPrograms(o.nomad, o.runsc, env.cache); err != nil {
-		return err
+		return nil, err
 	}
 	state, err := local.OpenState(o.state)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	child, err := startSession(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(cmd.Context(), readyTimeout, errors.New("it took too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errors.New("it took too long"))
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { // ends with the child, at the latest when this process does
@@ -125,13 +129,12 @@ func upDetached(cmd *cobra.Command, env environment, o upOptions) error {
 	if err := state.Ready(ctx); err != nil {
 		select {
 		case exit := <-ended:
-			return fmt.Errorf("start the cluster: it ended with %v; see %s", exit, upLog(o.state))
+			return nil, fmt.Errorf("start the cluster: it ended: %w; see %s", exit, upLog(o.state))
 		default:
-			return errors.Join(err, child.Process.Signal(syscall.SIGTERM))
+			return nil, errors.Join(err, child.Process.Signal(syscall.SIGTERM))
 		}
 	}
-	printAddresses(cmd, state)
-	return nil
+	return state, nil
 }
 
 func upLog(state string) string { return state + "/up.log" }

@@ -99,7 +99,7 @@ type Exit struct {
 	Time   time.Time `json:"time"`
 }
 
-// ErrNoExit: there is no exit file: the supervisor runs, or was killed.
+// ErrNoExit says that there is no exit file: the supervisor runs, or was killed.
 var ErrNoExit = errors.New("no exit status")
 
 // ReadTask reads a task file.

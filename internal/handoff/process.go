@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrGone: the process ended.
+// ErrGone says that the process ended.
 var ErrGone = errors.New("process is gone")
 
 // Process is a supervisor, held by a pidfd, so that its pid cannot come to mean another process.

@@ -22,7 +22,7 @@ const (
 // Driver is the name of the task driver.
 const Driver = "freshet"
 
-// ErrNotFunction: the job is somebody else's.
+// ErrNotFunction says that the job is somebody else's.
 var ErrNotFunction = errors.New("not a function's job")
 
 // Function reads a function's spec out of its job, with defaults set: ErrNotFunction for other jobs, and an error that names

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrRunning: another process runs this state directory's cluster.
+// ErrRunning says that another process runs this state directory's cluster.
 var ErrRunning = errors.New("already running")
 
-// ErrNotRunning: no process runs this state directory's cluster.
+// ErrNotRunning says that no process runs this state directory's cluster.
 var ErrNotRunning = errors.New("not running")
 
 // Lock is held by the process that runs the cluster of a state directory; the file names its pid.

@@ -100,8 +100,11 @@ func (e Envelope) check() error {
 		return fmt.Errorf("%w: body of %d bytes: use at most %d", ErrEnvelope, len(e.Body), MaxInline)
 	}
 	for _, field := range []struct{ name, value string }{
-		{"method", e.Method}, {"idempotency key", e.IdempotencyKey},
-		{"content type", e.ContentType}, {"traceparent", e.Traceparent}, {"reply", e.Reply},
+		{"method", e.Method},
+		{"idempotency key", e.IdempotencyKey},
+		{"content type", e.ContentType},
+		{"traceparent", e.Traceparent},
+		{"reply", e.Reply},
 	} {
 		if len(field.value) > MaxHeader {
 			return fmt.Errorf("%w: %s of %d bytes: use at most %d", ErrEnvelope, field.name, len(field.value), MaxHeader)

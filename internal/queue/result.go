@@ -44,7 +44,7 @@ type Result struct {
 	Keep time.Duration
 }
 
-// ErrNoResult: the call has no stored result: it is unknown, not yet done, or its result's time is over.
+// ErrNoResult says that the call has no stored result: it is unknown, not yet done, or its result's time is over.
 var ErrNoResult = errors.New("no result")
 
 // Message encodes the result for the subject. Errors travel as JSON in the body.

@@ -118,7 +118,7 @@ func TestCommandLineSaysWhatIsWrong(t *testing.T) {
 		code int
 		says string
 	}{
-		"unknown command":  {[]string{"cal"}, 2, "did you mean call?"},
+		"unknown command":  {[]string{"cal"}, 2, "did you mean call"},
 		"no function":      {[]string{"call", "gosearch"}, 2, "APP.FUNCTION"},
 		"near function":    {[]string{"call", "gosearch.serch", "{}"}, 3, "did you mean gosearch.search?"},
 		"bad input":        {[]string{"call", "gosearch.search", `{"q":1}`}, 3, `"q" is a JSON number: write a string`},

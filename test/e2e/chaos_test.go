@@ -13,7 +13,7 @@ import (
 )
 
 // items is the size of the maps that components are killed in: long enough to be in the middle.
-const items = 3000
+const items = 10_000
 
 // TestNothingIsLostWhenAComponentDies kills each component in the middle of a map: every item is answered, once.
 func TestNothingIsLostWhenAComponentDies(t *testing.T) {

@@ -84,7 +84,7 @@ func do(ctx context.Context, in input) (output, error) {
 			return answer, context.Cause(ctx)
 		}
 	case "loop":
-		for { // deaf to its context
+		for { //nolint:staticcheck // deaf to its context: that is the point
 		}
 	case "exit":
 		os.Exit(7)
