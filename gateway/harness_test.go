@@ -14,7 +14,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -229,7 +228,7 @@ const callEcho = "/v1/functions/demo/echo/call"
 // worker takes calls with the real puller and ends them as a supervisor does: store, reply, acknowledge.
 type worker struct {
 	nc     *nats.Conn
-	js     jetstream.JetStream
+	store  *queue.Store
 	puller *queue.Puller
 	run    func(*queue.Delivery) queue.Result
 	ran    atomic.Int64
@@ -242,7 +241,7 @@ type worker struct {
 func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery) queue.Result) *worker {
 	tb.Helper()
 	nc := connect(tb, url)
-	js, err := jetstream.New(nc)
+	store, err := queue.OpenStore(nc, "alloc-1")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -254,7 +253,7 @@ func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery)
 	if err := puller.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	w := &worker{nc: nc, js: js, puller: puller, run: run, cancel: cancel}
+	w := &worker{nc: nc, store: store, puller: puller, run: run, cancel: cancel}
 	if run == nil {
 		w.run = func(d *queue.Delivery) queue.Result { return queue.Result{ContentType: d.ContentType, Body: d.Body} }
 	}
@@ -282,18 +281,12 @@ func (w *worker) end(ctx context.Context, d *queue.Delivery) error {
 	result := w.run(d)
 	result.Call, result.Attempt, result.Worker, result.Keep = d.Call, d.Attempt, "alloc-1", d.Keep
 	result.Queued = d.Received.Sub(d.Published)
-	stands, err := queue.StoreResult(ctx, w.js, result)
-	if err != nil {
-		return errors.Join(err, d.Return(0))
+	reply := d.Reply
+	if w.mute.Load() {
+		reply = ""
 	}
-	if d.Reply != "" && !w.mute.Load() {
-		reply, err := stands.Message(d.Reply)
-		if err != nil {
-			return err
-		}
-		if err := w.nc.PublishMsg(reply); err != nil {
-			return err
-		}
+	if _, err := w.store.Put(ctx, result, reply); err != nil {
+		return errors.Join(err, d.Return(0))
 	}
 	return d.Ack()
 }
@@ -302,6 +295,7 @@ func (w *worker) stop() {
 	w.cancel()
 	w.done.Wait()
 	w.puller.Close()
+	w.store.Close()
 }
 
 // beat says what a worker of the echo function says of itself.

@@ -27,6 +27,10 @@ const lookups = "stored"
 // receive takes everything that is sent to this gateway's reply subjects: the queue's confirmations, the workers'
 // results, and stored results that a sweep asked for. All of one call arrive here, on one subscription.
 func (g *Gateway) receive(msg *nats.Msg) {
+	if worker, call, ok := queue.ParseStored(msg.Subject); ok {
+		g.receiveStored(call, worker, msg)
+		return
+	}
 	call := queue.CallOfReply(msg.Subject)
 	if call == lookups {
 		call = queue.CallOf(msg.Header)
@@ -34,6 +38,8 @@ func (g *Gateway) receive(msg *nats.Msg) {
 	switch {
 	case call == "":
 		return // the end of a list of looked-up results
+	case queue.CallOf(msg.Header) == call && queue.Provisional(msg.Header):
+		g.waiters.hold(call, queue.WorkerOf(msg.Header), msg)
 	case queue.CallOf(msg.Header) == call:
 		if !g.waiters.finish(call, signal{result: msg}) {
 			g.log.Debug().Str("call", call).Msg("result for nobody: its caller has gone")
@@ -41,6 +47,16 @@ func (g *Gateway) receive(msg *nats.Msg) {
 	default:
 		g.receiveAck(call, msg)
 	}
+}
+
+// receiveStored takes the word on a result that was to be stored. When it is not, another result stands or the worker tries
+// again; looking finds the one that is.
+func (g *Gateway) receiveStored(call, worker string, msg *nats.Msg) {
+	if queue.Confirmed(msg) {
+		g.waiters.confirm(call, worker)
+		return
+	}
+	g.waiters.lookSoon(call)
 }
 
 // receiveAck takes the queue's word on a published call.

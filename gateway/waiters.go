@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/freshet-dev/freshet/internal/queue"
 )
 
 // waiterShards spreads the locks of the pending calls; a power of two.
@@ -40,6 +42,8 @@ type waiter struct {
 	since   time.Time
 	looked  time.Time // when the sweep last asked for the stored result
 	acked   bool      // the queue has the call
+	held    *nats.Msg // a provisional result, until it is stored
+	stored  string    // the worker whose result is stored, when that was heard first
 	next    *waiter   // another request that waits for the same call
 }
 
@@ -64,6 +68,7 @@ func (ws *waiters) shard(call string) *waiterShard {
 func (ws *waiters) add(call string, now time.Time, patience time.Duration) *waiter {
 	w, _ := ws.free.Get().(*waiter) // always one: New makes no other
 	w.call, w.since, w.looked, w.acked = call, now, now, false
+	w.held, w.stored = nil, ""
 	w.timer.Reset(patience)
 	shard := ws.shard(call)
 	shard.mu.Lock()
@@ -104,12 +109,45 @@ func (s *waiterShard) unlinkLocked(w *waiter) {
 	w.next = nil
 }
 
+// hold keeps a provisional result until confirm says that it is stored, in whichever order they come.
+func (ws *waiters) hold(call, worker string, result *nats.Msg) {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for w := shard.calls[call]; w != nil; w = w.next {
+		w.held = result
+		if w.stored == worker {
+			shard.finishLocked(call, signal{result: result})
+			return
+		}
+	}
+}
+
+// confirm takes the word that the worker's result is stored. A result that was not held, or another's, is to be looked for.
+func (ws *waiters) confirm(call, worker string) {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for w := shard.calls[call]; w != nil; w = w.next {
+		w.stored = worker
+		if w.held != nil && queue.WorkerOf(w.held.Header) == worker {
+			shard.finishLocked(call, signal{result: w.held})
+			return
+		}
+	}
+}
+
 // finish gives every request that waits for the call its last signal.
 func (ws *waiters) finish(call string, last signal) bool {
 	shard := ws.shard(call)
 	shard.mu.Lock()
-	first := shard.calls[call]
-	delete(shard.calls, call)
+	defer shard.mu.Unlock()
+	return shard.finishLocked(call, last)
+}
+
+func (s *waiterShard) finishLocked(call string, last signal) bool {
+	first := s.calls[call]
+	delete(s.calls, call)
 	found := first != nil
 	for first != nil {
 		next := first.next
@@ -117,7 +155,6 @@ func (ws *waiters) finish(call string, last signal) bool {
 		first.signals <- last
 		first = next
 	}
-	shard.mu.Unlock()
 	return found
 }
 
@@ -129,6 +166,16 @@ func (ws *waiters) acked(call string) {
 		w.acked = true
 	}
 	shard.mu.Unlock()
+}
+
+// lookSoon has the requests that wait for the call look for its stored result.
+func (ws *waiters) lookSoon(call string) {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for w := shard.calls[call]; w != nil; w = w.next {
+		w.hintLocked(signal{look: true})
+	}
 }
 
 // hint sends a signal that is not the last one, unless the waiter has one to read already.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -22,6 +23,17 @@ type call struct {
 func (g *guest) context(ctx context.Context, id string, attempt int, number uint64) context.Context {
 	return context.WithValue(ctx, contextKey{}, call{guest: g, id: id, attempt: attempt, number: number})
 }
+
+// timed is a context that knows when its call will be ended, and leaves the ending to the host: it sends a cancel at that
+// time, and a timer in the guest would wake another of its threads for each call.
+type timed struct {
+	context.Context
+
+	deadline time.Time
+}
+
+// Deadline is when the host ends the call.
+func (t timed) Deadline() (time.Time, bool) { return t.deadline, !t.deadline.IsZero() }
 
 func from(ctx context.Context) call {
 	c, _ := ctx.Value(contextKey{}).(call)

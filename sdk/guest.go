@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,7 +36,10 @@ func (a *App) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	g := &guest{app: a, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc)}
 	err := g.run(ctx, wire.NewReader(in, 0))
 	cancel()
-	g.calls.Wait()
+	g.readers.Wait()
+	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
+		return nil // the host is gone, or has no more calls
+	}
 	return err
 }
 
@@ -44,7 +48,13 @@ type guest struct {
 	app      *App
 	function *function
 	writer   *wire.Writer
-	calls    sync.WaitGroup
+
+	// reading passes the reader on to the next one of the readers; waiting is how many of them wait for it.
+	reading chan *wire.Reader
+	readers sync.WaitGroup
+	waiting atomic.Int32
+	ended   chan error
+	calls   sync.WaitGroup // those that run
 
 	mu       sync.Mutex
 	cancels  map[uint64]context.CancelCauseFunc // of the running calls
@@ -54,20 +64,51 @@ type guest struct {
 // errDrained ends a session as the host asked.
 var errDrained = errors.New("drained")
 
+// run takes the host's messages until the end. Who reads a call runs it, and hands the reading over: a call then waits for
+// no other thread to wake up, which in a sandbox takes longer than the rest of its way (docs/decisions/0007).
 func (g *guest) run(ctx context.Context, in *wire.Reader) error {
+	g.reading, g.ended = make(chan *wire.Reader, 1), make(chan error, 1)
+	g.reading <- in
+	g.readers.Go(func() { g.read(ctx) })
+	err := <-g.ended
+	close(g.reading)
+	return err
+}
+
+// read takes turns with others: each holds the reader until it has a call to run. One more begins when none is waiting.
+func (g *guest) read(ctx context.Context) {
+	for {
+		g.waiting.Add(1)
+		in, ok := <-g.reading
+		g.waiting.Add(-1)
+		if !ok {
+			return
+		}
+		call, err := g.next(ctx, in)
+		if err != nil {
+			g.ended <- err
+			return
+		}
+		if g.waiting.Load() == 0 {
+			g.readers.Go(func() { g.read(ctx) })
+		}
+		g.reading <- in
+		call()
+	}
+}
+
+// next handles messages up to a call, which it returns to be run.
+func (g *guest) next(ctx context.Context, in *wire.Reader) (func(), error) {
 	for {
 		msg, err := in.Read()
-		if errors.Is(err, io.EOF) {
-			return nil // the host is gone
-		}
-		if err == nil {
-			err = g.handle(ctx, msg)
-		}
-		if errors.Is(err, errDrained) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return nil, err
+		}
+		if msg.Type == wire.TypeCall && g.function != nil {
+			return g.call(ctx, msg)
+		}
+		if err := g.handle(ctx, msg); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -79,8 +120,6 @@ func (g *guest) handle(ctx context.Context, msg wire.Message) error {
 	switch msg.Type {
 	case wire.TypeHello:
 		return g.hello(ctx, msg)
-	case wire.TypeCall:
-		return g.call(ctx, msg)
 	case wire.TypeCancel:
 		return g.cancel(msg)
 	case wire.TypeFreeze:
@@ -137,23 +176,22 @@ func (g *guest) fail(err error) error {
 	return err
 }
 
-// call runs a call beside the others.
-func (g *guest) call(ctx context.Context, msg wire.Message) error {
+// call prepares a call that runs beside the others.
+func (g *guest) call(ctx context.Context, msg wire.Message) (func(), error) {
 	var meta wire.Call
 	if err := msg.DecodeMeta(&meta); err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(g.context(ctx, meta.ID, meta.Attempt, msg.Call))
 	g.mu.Lock()
 	g.cancels[msg.Call] = cancel
 	g.mu.Unlock()
-	g.calls.Go(func() {
+	g.calls.Add(1)
+	return func() {
+		defer g.calls.Done()
 		defer g.forget(msg.Call, cancel)
-		ctx, stop := context.WithDeadline(ctx, meta.Deadline)
-		defer stop()
-		g.answer(ctx, msg.Call, meta, msg.Payload)
-	})
-	return nil
+		g.answer(timed{ctx, meta.Deadline}, msg.Call, meta, msg.Payload)
+	}, nil
 }
 
 func (g *guest) forget(number uint64, cancel context.CancelCauseFunc) {

@@ -16,8 +16,8 @@ const (
 	// lostAttempts is how many deliveries beyond its retries a call gets whose workers end before they say how it went. It
 	// is generous because most such calls are innocent: they waited while others that crash their workers were found out.
 	lostAttempts = 20
-	// storeRetry is the longest pause between attempts to store a result while NATS is away.
-	storeRetry = time.Second
+	// loadWait bounds the look for an earlier result.
+	loadWait = 2 * time.Second
 )
 
 // handle brings one attempt of a call to its end: a stored result, or the call's return to the queue.
@@ -137,38 +137,26 @@ func (w *Worker) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
 // finish stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a
 // step and loses nothing.
 func (w *Worker) finish(ctx context.Context, d *queue.Delivery, result queue.Result) {
-	stands, err := w.store(ctx, result)
+	stands, err := w.results.Put(ctx, result, d.Reply)
 	if err != nil {
 		w.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call will be delivered again")
 		return
 	}
-	w.answer(d, stands)
+	w.settle(d, stands)
 }
 
-// store keeps trying while NATS is away: the result is worth more than the time.
-func (w *Worker) store(ctx context.Context, result queue.Result) (queue.Result, error) {
-	for pause := reconnectWait; ; pause = min(2*pause, storeRetry) {
-		attempt, cancel := context.WithTimeout(ctx, 2*storeRetry)
-		stands, err := queue.StoreResult(attempt, w.js, result)
-		cancel()
-		if err == nil || w.nc.IsClosed() {
-			return stands, err
-		}
-		w.log.Warn().Err(err).Str("call", result.Call).Msg("store result; trying again")
-		<-time.After(pause)
-	}
-}
-
+// answer sends a result that an earlier attempt stored.
 func (w *Worker) answer(d *queue.Delivery, result queue.Result) {
 	if d.Reply != "" {
-		msg, err := result.Message(d.Reply)
-		if err == nil {
-			err = w.nc.PublishMsg(msg)
-		}
-		if err != nil {
+		if err := w.results.Tell(result, d.Reply); err != nil {
 			w.log.Warn().Err(err).Str("call", d.Call).Msg("reply; the gateway will find the stored result")
 		}
 	}
+	w.settle(d, result)
+}
+
+// settle takes a call off the queue whose result is stored.
+func (w *Worker) settle(d *queue.Delivery, result queue.Result) {
 	w.done.Add(1)
 	if result.Error != nil {
 		w.failed.Add(1)
@@ -180,7 +168,7 @@ func (w *Worker) answer(d *queue.Delivery, result queue.Result) {
 
 // load reads a call's stored result.
 func (w *Worker) load(ctx context.Context, call string) (queue.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*storeRetry)
+	ctx, cancel := context.WithTimeout(ctx, loadWait)
 	defer cancel()
 	return queue.LoadResult(ctx, w.js, call)
 }

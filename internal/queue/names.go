@@ -96,10 +96,37 @@ const (
 func ResultSubject(call string) string { return "freshet.results." + call }
 
 // ReplySubject is where a gateway's waiting caller gets the result; AllReplies is all of one gateway's.
-func ReplySubject(gateway, call string) string { return "freshet.reply." + gateway + "." + call }
+func ReplySubject(gateway, call string) string { return replyPrefix + gateway + "." + call }
 
-// AllReplies is every reply to one gateway.
-func AllReplies(gateway string) string { return "freshet.reply." + gateway + ".*" }
+// AllReplies is every reply to one gateway, the words on stored results among them.
+func AllReplies(gateway string) string { return replyPrefix + gateway + ".>" }
+
+const replyPrefix = "freshet.reply."
+
+// storedToken stands before the worker in a subject made by StoredSubject.
+const storedToken = "stored"
+
+// StoredSubject is where the server says that it stored a worker's result: to the worker, and at the same time to the
+// gateway of the reply subject, whose caller waits for that word.
+func StoredSubject(worker, reply, call string) string {
+	gateway := "none" // the call has no waiting caller
+	if rest, ok := strings.CutPrefix(reply, replyPrefix); ok {
+		gateway, _, _ = strings.Cut(rest, ".")
+	}
+	return replyPrefix + gateway + "." + storedToken + "." + worker + "." + call
+}
+
+// AllStoredBy is every word about a worker's results.
+func AllStoredBy(worker string) string { return replyPrefix + "*." + storedToken + "." + worker + ".*" }
+
+// ParseStored reads the worker and the call of a subject made by StoredSubject.
+func ParseStored(subject string) (worker, call string, ok bool) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 6 || parts[3] != storedToken {
+		return "", "", false
+	}
+	return parts[4], parts[5], true
+}
 
 // CallOfReply is the last token of a subject: the call id of a reply.
 func CallOfReply(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }

@@ -255,11 +255,16 @@ func TestFirstResultWins(t *testing.T) {
 	if _, err := queue.LoadResult(t.Context(), r.js, call); !errors.Is(err, queue.ErrNoResult) {
 		t.Fatalf("before any result: %v", err)
 	}
-	first, err := queue.StoreResult(t.Context(), r.js, queue.Result{Call: call, Attempt: 1, Body: []byte("one"), Keep: time.Hour})
+	store, err := queue.OpenStore(r.nc, "alloc-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	first, err := store.Put(t.Context(), queue.Result{Call: call, Attempt: 1, Body: []byte("one"), Keep: time.Hour}, "")
 	if err != nil || string(first.Body) != "one" {
 		t.Fatalf("first: %q, %v", first.Body, err)
 	}
-	second, err := queue.StoreResult(t.Context(), r.js, queue.Result{Call: call, Attempt: 2, Error: &wire.Error{Kind: wire.KindUser}})
+	second, err := store.Put(t.Context(), queue.Result{Call: call, Attempt: 2, Error: &wire.Error{Kind: wire.KindUser}}, "")
 	if err != nil || string(second.Body) != "one" || second.Error != nil || second.Attempt != 1 {
 		t.Fatalf("second: %+v, %v; want the first one", second, err)
 	}

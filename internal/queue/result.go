@@ -21,6 +21,8 @@ const (
 	headerQueued  = "Freshet-Queue-Time"
 	headerStarted = "Freshet-Start-Time"
 	headerRun     = "Freshet-Run-Time"
+	// headerProvisional marks a reply that counts only once its result is stored.
+	headerProvisional = "Freshet-Provisional"
 )
 
 // Result is how a call ended.
@@ -90,28 +92,6 @@ func ParseResult(h nats.Header, body []byte) (Result, error) {
 		}
 	}
 	return r, nil
-}
-
-// StoreResult stores how a call ended, unless it ended before: the first result wins, and StoreResult returns the one that
-// stands. It returns only when the server has it, so that the call's message may then be acknowledged.
-func StoreResult(ctx context.Context, js jetstream.JetStream, r Result) (Result, error) {
-	msg, err := r.Message(ResultSubject(r.Call))
-	if err != nil {
-		return Result{}, err
-	}
-	options := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(0)}
-	if r.Keep > 0 && r.Keep < resultAge {
-		options = append(options, jetstream.WithMsgTTL(max(r.Keep, time.Second)))
-	}
-	_, err = js.PublishMsg(ctx, msg, options...)
-	if err == nil {
-		return r, nil
-	}
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
-		return Result{}, fmt.Errorf("store result of call %s: %w", r.Call, err)
-	}
-	return LoadResult(ctx, js, r.Call)
 }
 
 // LoadResult reads how a call ended; ErrNoResult when it has not.

@@ -36,7 +36,7 @@ func (r Role) Permissions() Permissions {
 				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
 				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
 			},
-			Subscribe: []string{"_INBOX.>", "freshet.cancel.>"},
+			Subscribe: []string{"_INBOX.>", AllStoredBy("*"), "freshet.cancel.>"},
 		}
 	}
 	return Permissions{}

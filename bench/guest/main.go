@@ -1,0 +1,20 @@
+// Command guest is the app that the benchmarks call: functions that do nothing, so that what is measured is the way there.
+package main
+
+import (
+	"context"
+	"time"
+
+	freshet "github.com/freshet-dev/freshet/sdk"
+)
+
+func main() {
+	app := freshet.New("bench")
+	window := freshet.ScaledownWindow(time.Second)
+	freshet.Func(app, "warm", echo, freshet.Concurrency(64), freshet.Scale(1, 1))
+	freshet.Func(app, "thaw", echo, freshet.Snapshot(true), freshet.Scale(0, 1), window)
+	freshet.Func(app, "cold", echo, freshet.Snapshot(false), freshet.Scale(0, 1), window)
+	app.Main()
+}
+
+func echo(_ context.Context, body []byte) ([]byte, error) { return body, nil }

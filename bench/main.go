@@ -1,0 +1,98 @@
+// Command bench measures a real one-machine cluster and, in the same run, what its parts cost by themselves: the floors. A
+// machine's speed and noise are then in both, and the ratios can be compared between machines.
+//
+// It prints a table and writes bench/out.json. Run it with `make bench`.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const outFile = "bench/out.json"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures; with an argument it is one of the processes that a floor needs.
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		return runFloor(ctx, args[0], args[1:])
+	}
+	work, err := os.MkdirTemp("", "freshet-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	s, err := startSystem(ctx, work)
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(work))
+	}
+	r := &report{}
+	err = measure(ctx, s, r)
+	err = errors.Join(err, s.stop(), os.RemoveAll(work))
+	r.print(os.Stdout)
+	if err != nil {
+		return err
+	}
+	aims(os.Stdout, r)
+	return r.write(outFile)
+}
+
+// measure fills the report, part by part.
+func measure(ctx context.Context, s *system, r *report) (err error) {
+	f, err := startFloors(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.stop()) }()
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *system, *floors, *report) error
+	}{
+		{"warm calls", warmCalls},
+		{"rates", rates},
+		{"from zero", fromZero},
+		{"thaw against cold", thawAgainstCold},
+		{"memory", memory},
+	} {
+		fmt.Fprintf(os.Stderr, "measuring %s\n", part.name)
+		if err := part.run(ctx, s, f, r); err != nil {
+			return fmt.Errorf("measure %s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// aims says how the figures stand to what the project promises.
+func aims(out *os.File, r *report) {
+	warm, rate, thaw := r.find("warm_call"), r.find("rate_64"), r.find("from_zero_thaw")
+	fmt.Fprintln(out)
+	aim(out, warm.Ratio <= 1.6, "a warm call takes %.2f times its floor (aim: at most 1.6)", warm.Ratio)
+	aim(out, rate.P50 >= min(3000, 0.25*rate.Floor), "at 64 in flight %.0f calls/s, %.2f of JetStream's (aim: 3,000, or 0.25)", rate.P50, rate.Ratio)
+	aim(out, thaw.P50 < 300, "from zero %.0f ms, of which Nomad %.0f ms (aim: under 300)", thaw.P50, r.find("from_zero_nomad").P50)
+	ratio := r.find("thaw_vs_cold")
+	aim(out, ratio.P50 >= 5, "gosearch thaws %.0f times faster than it starts (aim: 5)", ratio.P50)
+	for name, most := range map[string]float64{"rss_gateway": 60, "rss_autoscaler": 60, "rss_supervisor": 30, "rss_sandbox": 65} {
+		row := r.find(name)
+		aim(out, row.P50 <= most, "%s %.0f MB (aim: %.0f)", name, row.P50, most)
+	}
+}
+
+func aim(out *os.File, met bool, format string, values ...any) {
+	mark := "met   "
+	if !met {
+		mark = "MISSED"
+	}
+	fmt.Fprintf(out, "%s  %s\n", mark, fmt.Sprintf(format, values...))
+}

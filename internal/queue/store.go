@@ -1,0 +1,174 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// storeAgain is how long the server may take to say that a result is stored before it is asked again.
+const storeAgain = time.Second
+
+// Store stores the results of one worker and tells the callers.
+//
+// A result leaves twice at the same time: to the stream, and to the caller's gateway as a provisional reply. The server's
+// word that it is stored goes to worker and gateway alike, and only then does the gateway answer. A caller thus never reads
+// a result that is not stored, and does not wait for the worker to hear that it is (docs/decisions/0006).
+type Store struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	worker string
+	sub    *nats.Subscription
+
+	mu      sync.Mutex
+	waiting map[string]chan word // by call
+}
+
+// word is what the server says of a result: stored, or why not.
+type word struct {
+	Error *jetstream.APIError `json:"error"`
+}
+
+// OpenStore opens the store of a worker. Close it.
+func OpenStore(nc *nats.Conn, worker string) (*Store, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open jetstream: %w", err)
+	}
+	s := &Store{nc: nc, js: js, worker: worker, waiting: make(map[string]chan word)}
+	if s.sub, err = nc.Subscribe(AllStoredBy(worker), s.hear); err != nil {
+		return nil, fmt.Errorf("subscribe to stored results: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends the store. Results not yet stored are given up.
+func (s *Store) Close() {
+	_ = s.sub.Unsubscribe() // fails only on a closed connection
+}
+
+// Put stores how a call ended, unless it ended before: the first result wins, and Put returns the one that stands. It keeps
+// trying while NATS is away and returns when the server has the result, so that the call may then be acknowledged, or when
+// the context ends. reply is the call's reply subject; empty when nobody waits.
+func (s *Store) Put(ctx context.Context, r Result, reply string) (Result, error) {
+	messages, err := s.messages(r, reply)
+	if err != nil {
+		return Result{}, err
+	}
+	said := make(chan word, 1)
+	s.mu.Lock()
+	s.waiting[r.Call] = said
+	s.mu.Unlock()
+	defer s.forget(r.Call)
+	again := time.NewTimer(storeAgain)
+	defer again.Stop()
+	for {
+		for _, msg := range messages {
+			if err := s.nc.PublishMsg(msg); errors.Is(err, nats.ErrConnectionClosed) {
+				return Result{}, fmt.Errorf("store result of call %s: %w", r.Call, err)
+			}
+		}
+		select {
+		case w := <-said:
+			if w.Error == nil {
+				return r, nil
+			}
+			if w.Error.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+				return LoadResult(ctx, s.js, r.Call)
+			}
+			<-again.C // the stream is not there just now
+		case <-again.C:
+		case <-ctx.Done():
+			return Result{}, fmt.Errorf("store result of call %s: %w", r.Call, context.Cause(ctx))
+		}
+		again.Reset(storeAgain)
+	}
+}
+
+// Tell sends a stored result to the caller.
+func (s *Store) Tell(r Result, reply string) error {
+	msg, err := r.Message(reply)
+	if err != nil {
+		return err
+	}
+	if err := s.nc.PublishMsg(msg); err != nil {
+		return fmt.Errorf("reply to call %s: %w", r.Call, err)
+	}
+	return nil
+}
+
+func (s *Store) messages(r Result, reply string) ([]*nats.Msg, error) {
+	stored, err := r.Message(ResultSubject(r.Call))
+	if err != nil {
+		return nil, err
+	}
+	stored.Reply = StoredSubject(s.worker, reply, r.Call)
+	stored.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
+	if r.Keep > 0 && r.Keep < resultAge {
+		stored.Header[jetstream.MsgTTLHeader] = []string{max(r.Keep, time.Second).String()}
+	}
+	if reply == "" {
+		return []*nats.Msg{stored}, nil
+	}
+	provisional, err := r.Message(reply)
+	if err != nil {
+		return nil, err
+	}
+	provisional.Header[headerProvisional] = []string{"1"}
+	return []*nats.Msg{provisional, stored}, nil
+}
+
+func (s *Store) forget(call string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.waiting, call)
+}
+
+func (s *Store) hear(msg *nats.Msg) {
+	call := CallOfReply(msg.Subject)
+	s.mu.Lock()
+	said := s.waiting[call]
+	s.mu.Unlock()
+	w, err := parseWord(msg)
+	if said == nil || err != nil {
+		return // the timer asks again
+	}
+	select {
+	case said <- w:
+	default:
+	}
+}
+
+// Confirmed reads the server's word on a result that was to be stored: true when it is, false when another result stands or
+// it has to be stored again.
+func Confirmed(msg *nats.Msg) bool {
+	w, err := parseWord(msg)
+	return err == nil && w.Error == nil
+}
+
+// Provisional says that a reply counts only once its result is stored.
+func Provisional(h nats.Header) bool { return len(h[headerProvisional]) > 0 }
+
+// WorkerOf is the worker that sent a result.
+func WorkerOf(h nats.Header) string { return get(h, headerWorker) }
+
+func parseWord(msg *nats.Msg) (word, error) {
+	if bytes.HasPrefix(msg.Data, []byte(`{"stream":`)) { // the usual case, without decoding
+		return word{}, nil
+	}
+	if msg.Header.Get("Status") != "" { // nobody serves the stream
+		return word{}, nats.ErrNoResponders
+	}
+	var w word
+	if err := json.Unmarshal(msg.Data, &w); err != nil {
+		return word{}, fmt.Errorf("read the word on a result: %w", err)
+	}
+	return w, nil
+}
