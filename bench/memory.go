@@ -39,7 +39,7 @@ func memory(ctx context.Context, s *system, _ *floors, r *report) error {
 			return strings.Contains(args, s.state) && (strings.Contains(args, " boot ") || strings.Contains(args, " gofer "))
 		}},
 	}
-	sums := make([]float64, len(kinds))
+	sums := make([]resident, len(kinds))
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
@@ -55,33 +55,48 @@ func memory(ctx context.Context, s *system, _ *floors, r *report) error {
 			if !kind.match(program, args) {
 				continue
 			}
-			size, err := resident(dir)
+			size, err := residentOf(dir)
 			if err != nil {
 				return err
 			}
-			sums[i] += size
+			sums[i].own += size.own
+			sums[i].file = max(sums[i].file, size.file) // the pages of one program, which its processes share
 		}
 	}
 	for i, kind := range kinds {
-		if sums[i] == 0 {
+		if sums[i].own == 0 {
 			return fmt.Errorf("%s: no such process", kind.name)
 		}
-		r.add(values(kind.name, "MB", sums[i:i+1], slices.Max[[]float64], 0))
+		r.add(values(kind.name, "MB", []float64{sums[i].own + sums[i].file}, slices.Max[[]float64], 0))
 	}
 	return nil
 }
 
-// resident reads VmRSS, which the kernel gives in kB.
-func resident(dir string) (float64, error) {
+// resident is memory in MB: a process's own, and pages of files, which processes of one program have in common.
+type resident struct{ own, file float64 }
+
+// residentOf reads the parts of VmRSS, which the kernel gives in kB (proc_pid_status(5)).
+func residentOf(dir string) (resident, error) {
 	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
-		return 0, err
+		return resident{}, err
 	}
+	var r resident
 	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmRSS:" {
-			kb, err := strconv.ParseFloat(fields[1], 64)
-			return kb / 1024, err
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		kb, err := strconv.ParseFloat(fields[1], 64)
+		if err != nil {
+			continue // another field
+		}
+		switch fields[0] {
+		case "RssAnon:", "RssShmem:":
+			r.own += kb / 1024
+		case "RssFile:":
+			r.file += kb / 1024
 		}
 	}
-	return 0, nil
+	return r, nil
 }

@@ -1,0 +1,114 @@
+package jobspecs_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hashicorp/nomad/api"
+	"pgregory.net/rapid"
+
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/jobspecs"
+	"github.com/freshet-dev/freshet/sdk/spec"
+)
+
+// function draws any valid spec.
+func function(t *rapid.T) spec.Function {
+	name := rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9_-]{0,20}`)
+	seconds := func(label string, least, most int) spec.Duration {
+		return spec.Duration(rapid.IntRange(least, most).Draw(t, label)) * spec.Duration(time.Second)
+	}
+	f := spec.Function{
+		Namespace: name.Draw(t, "namespace"), App: name.Draw(t, "app"), Name: name.Draw(t, "name"),
+		Version:  rapid.StringMatching(`[a-z0-9. ]{0,20}`).Draw(t, "version"),
+		Priority: rapid.IntRange(0, 100).Draw(t, "priority"),
+		Env:      rapid.MapOf(rapid.StringMatching(`[A-Z_]{1,8}`), rapid.String().Filter(noNUL)).Draw(t, "env"),
+		Drain:    seconds("drain", 0, 3600),
+	}
+	f.Config = spec.Config{
+		Code: "/srv/" + name.Draw(t, "code"), Handler: &spec.Handler{Type: spec.HandlerGo, Entry: f.Name},
+		Timeout: seconds("timeout", 1, 3600), StartupTimeout: seconds("startup", 1, 3600),
+		Concurrency: rapid.IntRange(0, spec.MaxConcurrency).Draw(t, "concurrency"),
+		MaxPending:  rapid.Int64Range(0, 1<<40).Draw(t, "pending"),
+		Retries: spec.Retries{
+			Max: rapid.IntRange(0, 100).Draw(t, "retries"), Backoff: rapid.Float64Range(1, 10).Draw(t, "backoff"),
+			Initial: seconds("initial", 0, 60), MaxDelay: seconds("max delay", 0, 600),
+		},
+		Snapshot: spec.Snapshot{Enabled: rapid.Bool().Draw(t, "snapshot")},
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
+		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i)})
+	}
+	f.Scaling.Max = rapid.IntRange(1, spec.MaxScale).Draw(t, "most")
+	f.Scaling.Min = rapid.IntRange(0, f.Scaling.Max).Draw(t, "least")
+	f.Scaling.TargetInflight = rapid.IntRange(0, 1000).Draw(t, "target")
+	f.Scaling.Buffer = rapid.IntRange(0, 100).Draw(t, "buffer")
+	f.Scaling.ScaledownWindow = seconds("window", 0, 3600)
+	f.Resources = spec.Resources{CPU: rapid.IntRange(0, 10_000).Draw(t, "cpu"), MemoryMB: rapid.IntRange(spec.MinMemoryMB, 1<<20).Draw(t, "memory")}
+	return f
+}
+
+func noNUL(s string) bool {
+	for _, r := range s {
+		if r == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestRenderedJobSaysTheSame: a job is the only record of a function, so nothing may be lost on the way into it and back.
+func TestRenderedJobSaysTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := function(t)
+		job, err := jobspecs.Render(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := jobs.Function(throughJSON(t, job))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want.WithDefaults(), got, cmpopts.EquateEmpty()); d != "" {
+			t.Fatal(d)
+		}
+	})
+}
+
+// throughJSON is what Nomad's API makes of a job.
+func throughJSON(t *rapid.T, job *api.Job) *api.Job {
+	data, err := json.Marshal(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := &api.Job{}
+	if err := json.Unmarshal(data, read); err != nil {
+		t.Fatal(err)
+	}
+	return read
+}
+
+func TestRenderRefusesAWrongSpec(t *testing.T) {
+	_, err := jobspecs.Render(spec.Function{App: "a", Name: "b c", Config: spec.Config{Handler: &spec.Handler{Type: spec.HandlerGo}}})
+	var wrong *spec.ValidationError
+	if !errors.As(err, &wrong) || len(wrong.Fields) != 2 {
+		t.Fatalf("got %v, want the name and the code", err)
+	}
+}
+
+func TestTemplates(t *testing.T) {
+	if d := cmp.Diff([]string{"function", "gosearch"}, jobspecs.Names()); d != "" {
+		t.Fatal(d)
+	}
+	if text, err := jobspecs.Template("function"); err != nil || len(text) == 0 {
+		t.Fatalf("got %d bytes, %v", len(text), err)
+	}
+	if _, err := jobspecs.Template("functio"); err == nil {
+		t.Fatal("got a jobspec that is not there")
+	}
+}

@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/freshet-dev/freshet/jobspecs"
+)
+
+// nomad runs Nomad's own command line against the cluster.
+func nomad(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(os.Getenv("FRESHET_NOMAD"), args...)
+	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+shared.state.Nomad())
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func build(t *testing.T, dir string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "program")
+	cmd := exec.Command("go", "build", "-o", program, ".")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v: %s", dir, err, out)
+	}
+	return program
+}
+
+func TestJobspecsAreValid(t *testing.T) {
+	for _, name := range jobspecs.Names() {
+		if out, err := nomad(t, "job", "validate", "-var", "code=/srv/program", "../../jobspecs/"+name+".nomad.hcl"); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+}
+
+// TestHandWrittenJobIsAFunction runs a jobspec with Nomad's own tool and calls it with nothing but HTTP.
+func TestHandWrittenJobIsAFunction(t *testing.T) {
+	template, err := jobspecs.Template("function")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("hello", "byhand", "greet", "one").Replace(string(template))
+	path := filepath.Join(t.TempDir(), "byhand.nomad.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := nomad(t, "job", "run", "-var", "code="+build(t, "../guests/misbehave"), path); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := nomad(t, "job", "stop", "-purge", "byhand.one"); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		eventually(t, "the function is gone", func() bool { return status(t, "byhand/one", `{"do":"say"}`) == http.StatusNotFound })
+	})
+	eventually(t, "the function is known", func() bool { return status(t, "byhand/one", `{"do":"say","with":"x"}`) == http.StatusOK })
+	out, err := nomad(t, "job", "status", "byhand.one")
+	if err != nil || !strings.Contains(out, "service") || !strings.Contains(out, "running") {
+		t.Errorf("nomad job status: %v: %s", err, out)
+	}
+	worker := workers(t, "byhand", "one")[0]
+	if out, err := nomad(t, "alloc", "status", worker.Alloc); err != nil || !strings.Contains(out, "Task \"guest\" is \"running\"") {
+		t.Errorf("nomad alloc status: %v: %s", err, out)
+	}
+}
+
+// status calls a function by plain HTTP and returns the answer's status.
+func status(t *testing.T, function, body string) int {
+	t.Helper()
+	address := shared.state.Gateway() + "/v1/functions/" + function + "/call"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	return response.StatusCode
+}
