@@ -95,6 +95,12 @@ func (s *starter) start(ctx context.Context, cfg *drivers.TaskConfig) (*task, er
 	if err != nil {
 		return nil, err
 	}
+	if running, err := recoverTask(cfg, taskState{StateDir: work.StateDir, Started: began}, s.log); err == nil && running.process != nil {
+		return running, nil // a plugin that died before it could say so started it, and Nomad asks again
+	}
+	if err := os.RemoveAll(work.StateDir); err != nil {
+		return nil, fmt.Errorf("clear task directory: %w", err)
+	}
 	if err := os.MkdirAll(work.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make task directory: %w", err)
 	}

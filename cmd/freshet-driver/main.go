@@ -4,6 +4,8 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/plugins"
@@ -13,6 +15,9 @@ import (
 )
 
 func main() {
+	// The standard streams are pipes to the agent. When it is killed, a line of log would kill the plugin too, in the middle
+	// of whatever the next agent asks of it.
+	signal.Ignore(syscall.SIGPIPE)
 	plugins.ServeCtx(func(ctx context.Context, _ hclog.Logger) any {
 		return driver.New(ctx, newLogger())
 	})

@@ -41,6 +41,10 @@ func run(ctx context.Context, path string) error {
 	if err != nil {
 		return errors.Join(err, handoff.Exit{Code: 1, Reason: err.Error()}.Write(filepath.Dir(path)))
 	}
+	// The plugin writes it too, unless it dies in between: whoever starts the task again must find this process.
+	if err := handoff.WritePID(task.StateDir, os.Getpid()); err != nil {
+		return err
+	}
 	log := zerolog.New(os.Stderr).Level(zerolog.InfoLevel).With().Timestamp().
 		Str("app", task.Identity.App).Str("function", task.Identity.Function).Str("alloc", task.Identity.Alloc).Logger()
 	exit := supervisor.Run(ctx, task, log)

@@ -158,9 +158,16 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	partial := path + ".part"
-	if err := os.WriteFile(partial, data, 0o600); err != nil {
+	partial, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".") // plugin and supervisor may both write it
+	if err != nil {
 		return err
 	}
-	return os.Rename(partial, path)
+	_, err = partial.Write(data)
+	if err = errors.Join(err, partial.Close()); err == nil {
+		err = os.Rename(partial.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(partial.Name()))
+	}
+	return nil
 }

@@ -130,7 +130,8 @@ func TestSecondStartFindsEverything(t *testing.T) {
 	}
 	for _, file := range left {
 		if process := exec.Command("pgrep", "-f", filepath.Dir(file)); process.Run() == nil {
-			t.Errorf("a process of %s outlived the cluster", filepath.Dir(file))
+			log, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "worker.log"))
+			t.Errorf("a process of %s outlived the cluster; its log: %s\nup says: %s", filepath.Dir(file), log, shared.output)
 		}
 	}
 	if err := shared.startUp(); err != nil {

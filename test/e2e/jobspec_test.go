@@ -54,21 +54,22 @@ func TestHandWrittenJobIsAFunction(t *testing.T) {
 	if out, err := nomad(t, "job", "run", "-var", "code="+build(t, "../guests/misbehave"), path); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(func() {
+	defer func() {
 		if out, err := nomad(t, "job", "stop", "-purge", "byhand.one"); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 		eventually(t, "the function is gone", func() bool { return status(t, "byhand/one", `{"do":"say"}`) == http.StatusNotFound })
-	})
+	}()
 	eventually(t, "the function is known", func() bool { return status(t, "byhand/one", `{"do":"say","with":"x"}`) == http.StatusOK })
 	out, err := nomad(t, "job", "status", "byhand.one")
 	if err != nil || !strings.Contains(out, "service") || !strings.Contains(out, "running") {
 		t.Errorf("nomad job status: %v: %s", err, out)
 	}
 	worker := workers(t, "byhand", "one")[0]
-	if out, err := nomad(t, "alloc", "status", worker.Alloc); err != nil || !strings.Contains(out, "Task \"guest\" is \"running\"") {
-		t.Errorf("nomad alloc status: %v: %s", err, out)
-	}
+	eventually(t, "Nomad shows the worker as running", func() bool {
+		out, err := nomad(t, "alloc", "status", worker.Alloc)
+		return err == nil && strings.Contains(out, "Task \"guest\" is \"running\"")
+	})
 }
 
 // status calls a function by plain HTTP and returns the answer's status.
