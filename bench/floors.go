@@ -24,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/local"
 )
 
 // The floors' processes: each part runs apart from its client, as in the system.
@@ -345,7 +346,7 @@ func servePipe(work string) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, box.Destroy(), unmountUnder(filepath.Join(work, "pipe")))
+		err = errors.Join(err, box.Destroy(), local.UnmountUnder(filepath.Join(work, "pipe")))
 	}()
 	if err := box.Start(); err != nil {
 		return err

@@ -11,8 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -61,23 +59,7 @@ func startSystem(ctx context.Context, work string) (*system, error) {
 }
 
 func (s *system) stop() error {
-	err := s.freshet(context.Background(), "down", "--state", s.state)
-	return errors.Join(err, unmountUnder(s.state))
-}
-
-// unmountUnder detaches what Nomad keeps mounted for its allocations until it collects them, and gVisor for its next
-// sandbox, so that the folder can be removed.
-func unmountUnder(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH) // what stays shows when the folder is removed
-		}
-	}
-	return nil
+	return s.freshet(context.Background(), "down", "--state", s.state)
 }
 
 func (s *system) freshet(ctx context.Context, args ...string) error {

@@ -27,8 +27,8 @@ const lookups = "stored"
 // receive takes everything that is sent to this gateway's reply subjects: the queue's confirmations, the workers'
 // results, and stored results that a sweep asked for. All of one call arrive here, on one subscription.
 func (g *Gateway) receive(msg *nats.Msg) {
-	if worker, call, ok := queue.ParseStored(msg.Subject); ok {
-		g.receiveStored(call, worker, msg)
+	if sender, call, ok := queue.ParseStored(msg.Subject); ok {
+		g.receiveStored(call, sender, msg)
 		return
 	}
 	call := queue.CallOfReply(msg.Subject)
@@ -39,7 +39,7 @@ func (g *Gateway) receive(msg *nats.Msg) {
 	case call == "":
 		return // the end of a list of looked-up results
 	case queue.CallOf(msg.Header) == call && queue.Provisional(msg.Header):
-		g.waiters.hold(call, queue.WorkerOf(msg.Header), msg)
+		g.waiters.hold(call, queue.SenderOf(msg.Header), msg)
 	case queue.CallOf(msg.Header) == call:
 		if !g.waiters.finish(call, signal{result: msg}) {
 			g.log.Debug().Str("call", call).Msg("result for nobody: its caller has gone")
@@ -51,9 +51,9 @@ func (g *Gateway) receive(msg *nats.Msg) {
 
 // receiveStored takes the word on a result that was to be stored. When it is not, another result stands or the worker tries
 // again; looking finds the one that is.
-func (g *Gateway) receiveStored(call, worker string, msg *nats.Msg) {
+func (g *Gateway) receiveStored(call, sender string, msg *nats.Msg) {
 	if queue.Confirmed(msg) {
-		g.waiters.confirm(call, worker)
+		g.waiters.confirm(call, sender)
 		return
 	}
 	g.waiters.lookSoon(call)

@@ -43,7 +43,7 @@ type waiter struct {
 	looked  time.Time // when the sweep last asked for the stored result
 	acked   bool      // the queue has the call
 	held    *nats.Msg // a provisional result, until it is stored
-	stored  string    // the worker whose result is stored, when that was heard first
+	stored  string    // the attempt whose result is stored, when that was heard first
 	next    *waiter   // another request that waits for the same call
 }
 
@@ -110,27 +110,27 @@ func (s *waiterShard) unlinkLocked(w *waiter) {
 }
 
 // hold keeps a provisional result until confirm says that it is stored, in whichever order they come.
-func (ws *waiters) hold(call, worker string, result *nats.Msg) {
+func (ws *waiters) hold(call, sender string, result *nats.Msg) {
 	shard := ws.shard(call)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	for w := shard.calls[call]; w != nil; w = w.next {
 		w.held = result
-		if w.stored == worker {
+		if w.stored == sender {
 			shard.finishLocked(call, signal{result: result})
 			return
 		}
 	}
 }
 
-// confirm takes the word that the worker's result is stored. A result that was not held, or another's, is to be looked for.
-func (ws *waiters) confirm(call, worker string) {
+// confirm takes the word that an attempt's result is stored. A result that was not held, or another's, is to be looked for.
+func (ws *waiters) confirm(call, sender string) {
 	shard := ws.shard(call)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	for w := shard.calls[call]; w != nil; w = w.next {
-		w.stored = worker
-		if w.held != nil && queue.WorkerOf(w.held.Header) == worker {
+		w.stored = sender
+		if w.held != nil && queue.SenderOf(w.held.Header) == sender {
 			shard.finishLocked(call, signal{result: w.held})
 			return
 		}

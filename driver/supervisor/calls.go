@@ -139,7 +139,10 @@ func (w *Worker) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
 func (w *Worker) finish(ctx context.Context, d *queue.Delivery, result queue.Result) {
 	stands, err := w.results.Put(ctx, result, d.Reply)
 	if err != nil {
-		w.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call will be delivered again")
+		w.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call goes back to the queue")
+		if err := d.Return(0); err != nil {
+			w.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
+		}
 		return
 	}
 	w.settle(d, stands)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -152,7 +153,7 @@ func (w *Watcher) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listen)
 	defer cancel()
 	all := &api.QueryOptions{Namespace: "*"}
-	events, err := w.nomad.EventStream().Stream(ctx, map[api.Topic][]string{api.TopicJob: {"*"}}, 0, all.WithContext(ctx))
+	events, err := w.nomad.EventStream().Stream(ctx, topics(), 0, all.WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("open event stream: %w", err)
 	}
@@ -167,7 +168,9 @@ func (w *Watcher) follow(ctx context.Context) error {
 			return fmt.Errorf("read event stream: %w", batch.Err)
 		}
 		for i := range batch.Events {
-			w.event(&batch.Events[i])
+			if err := w.event(ctx, &batch.Events[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -202,21 +205,54 @@ func (w *Watcher) list(ctx context.Context) error {
 	return nil
 }
 
-// event takes a job's change. The payload is decoded as the HTTP API's own JSON: the client's decoder knows fewer types.
-func (w *Watcher) event(e *api.Event) {
-	raw, err := json.Marshal(e.Payload["Job"])
+// topics are the events that tell of functions. Jobs tell of all but their purge, which shows as an evaluation only (seen with
+// Nomad 1.6.3).
+func topics() map[api.Topic][]string {
+	return map[api.Topic][]string{api.TopicJob: {"*"}, api.TopicEvaluation: {"*"}}
+}
+
+// triggerDeregister is why Nomad evaluates a job that was stopped or purged.
+const triggerDeregister = "job-deregister"
+
+// event takes a change. The payload is decoded as the HTTP API's own JSON: the client's decoder knows fewer types.
+func (w *Watcher) event(ctx context.Context, e *api.Event) error {
+	raw, err := json.Marshal(e.Payload)
 	if err != nil {
-		w.log.Warn().Err(err).Str("job", e.Key).Msg("decode event")
-		return
+		return fmt.Errorf("decode event of %s: %w", e.Key, err)
 	}
-	var job *api.Job
-	if err := json.Unmarshal(raw, &job); err != nil {
-		w.log.Warn().Err(err).Str("job", e.Key).Msg("decode event")
-		return
+	var payload struct {
+		Job        *api.Job
+		Evaluation *api.Evaluation
 	}
-	if job != nil {
-		w.put(job)
+	if err := json.Unmarshal(raw, &payload); err != nil {
+		return fmt.Errorf("decode event of %s: %w", e.Key, err)
 	}
+	switch {
+	case e.Topic == api.TopicJob && payload.Job != nil:
+		w.put(payload.Job)
+	case payload.Evaluation != nil && payload.Evaluation.TriggeredBy == triggerDeregister:
+		return w.look(ctx, payload.Evaluation.Namespace, payload.Evaluation.JobID)
+	}
+	return nil
+}
+
+// look reads a job that may be gone.
+func (w *Watcher) look(ctx context.Context, namespace, id string) error {
+	job, _, err := w.nomad.Jobs().Info(id, (&api.QueryOptions{Namespace: namespace}).WithContext(ctx))
+	var response api.UnexpectedResponseError
+	if errors.As(err, &response) && response.StatusCode() == http.StatusNotFound {
+		for _, entry := range w.List() {
+			if entry.Spec.Namespace == namespace && entry.Job == id {
+				w.drop(entry.Key())
+			}
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read job %s: %w", id, err)
+	}
+	w.put(job)
+	return nil
 }
 
 // put takes a job as Nomad has it, unless a newer one is known.

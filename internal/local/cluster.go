@@ -30,6 +30,9 @@ const workerGrace = 10 * time.Second
 // Start starts all components of the state directory. They wait for each other by themselves; Ready tells when all are
 // there. Stop it.
 func Start(ctx context.Context, state *State, programs Programs, log zerolog.Logger) (*Cluster, error) {
+	if err := state.checkPorts(); err != nil {
+		return nil, err
+	}
 	for _, dir := range []string{"logs", "nats", "nomad", "blobs", "driver"} {
 		if err := os.MkdirAll(state.path(dir), 0o700); err != nil {
 			return nil, fmt.Errorf("make state directory: %w", err)
@@ -100,12 +103,12 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	var err error
 	for _, p := range reverse {
 		if p.command.name == "nats" {
-			err = stopWorkers(ctx, c.State.DriverDir(), workerGrace, c.log)
+			err = errors.Join(stopPlugins(c.State.path("plugins", "freshet-driver")), stopWorkers(ctx, c.State.DriverDir(), workerGrace, c.log))
 		}
 		p.stop()
 		c.log.Info().Str("component", p.command.name).Msg("stopped")
 	}
-	return err
+	return errors.Join(err, UnmountUnder(c.State.dir))
 }
 
 // Ready waits until calls can be made: the gateway answers and the node offers the freshet driver.

@@ -95,6 +95,16 @@ func (s *State) choosePorts() error {
 	return nil
 }
 
+// checkPorts says which of the ports, chosen at the first start, somebody else uses by now.
+func (s *State) checkPorts() error {
+	for _, port := range s.Ports.all() {
+		if !free(*port) {
+			return fmt.Errorf("port %d is in use by another process: stop it, or change the port in %s", *port, s.path(stateFile))
+		}
+	}
+	return nil
+}
+
 func free(port int) bool {
 	listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 	if err != nil {

@@ -1,11 +1,13 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -51,4 +53,31 @@ func stopWorker(ctx context.Context, file string, log zerolog.Logger) error {
 		return nil // it ended meanwhile
 	}
 	return process.Wait(context.WithoutCancel(ctx))
+}
+
+// stopPlugins ends driver plugins that their agent left behind: an agent that was killed does, and so does one that stops while
+// it attaches to a plugin of its predecessor (seen with Nomad 1.6.3).
+func stopPlugins(plugin string) error {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return fmt.Errorf("find plugins: %w", err)
+	}
+	for _, dir := range dirs {
+		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil {
+			continue // it ended
+		}
+		program, _, _ := bytes.Cut(cmdline, []byte{0})
+		if string(program) != plugin {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue // the pattern matches numbers only
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) { // it holds nothing that a signal would let it keep
+			return fmt.Errorf("stop plugin %d: %w", pid, err)
+		}
+	}
+	return nil
 }

@@ -106,26 +106,28 @@ const replyPrefix = "freshet.reply."
 // storedToken stands before the worker in a subject made by StoredSubject.
 const storedToken = "stored"
 
-// StoredSubject is where the server says that it stored a worker's result: to the worker, and at the same time to the
-// gateway of the reply subject, whose caller waits for that word.
-func StoredSubject(worker, reply, call string) string {
+// StoredSubject is where the server says that it stored the result of a worker's attempt: to the worker, and at the same time
+// to the gateway of the reply subject, whose caller waits for that word.
+func StoredSubject(reply string, r Result) string {
 	gateway := "none" // the call has no waiting caller
 	if rest, ok := strings.CutPrefix(reply, replyPrefix); ok {
 		gateway, _, _ = strings.Cut(rest, ".")
 	}
-	return replyPrefix + gateway + "." + storedToken + "." + worker + "." + call
+	return replyPrefix + gateway + "." + storedToken + "." + r.sender() + "." + r.Call
 }
 
 // AllStoredBy is every word about a worker's results.
-func AllStoredBy(worker string) string { return replyPrefix + "*." + storedToken + "." + worker + ".*" }
+func AllStoredBy(worker string) string {
+	return replyPrefix + "*." + storedToken + "." + worker + ".*.*"
+}
 
-// ParseStored reads the worker and the call of a subject made by StoredSubject.
-func ParseStored(subject string) (worker, call string, ok bool) {
+// ParseStored reads the sender (see SenderOf) and the call of a subject made by StoredSubject.
+func ParseStored(subject string) (sender, call string, ok bool) {
 	parts := strings.Split(subject, ".")
-	if len(parts) != 6 || parts[3] != storedToken {
+	if len(parts) != 7 || parts[3] != storedToken {
 		return "", "", false
 	}
-	return parts[4], parts[5], true
+	return parts[4] + "." + parts[5], parts[6], true
 }
 
 // CallOfReply is the last token of a subject: the call id of a reply.

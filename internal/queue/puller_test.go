@@ -260,13 +260,40 @@ func TestFirstResultWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	first, err := store.Put(t.Context(), queue.Result{Call: call, Attempt: 1, Body: []byte("one"), Keep: time.Hour}, "")
+	first, err := store.Put(t.Context(), queue.Result{Call: call, Worker: "alloc-1", Attempt: 1, Body: []byte("one"), Keep: time.Hour}, "")
 	if err != nil || string(first.Body) != "one" {
 		t.Fatalf("first: %q, %v", first.Body, err)
 	}
-	second, err := store.Put(t.Context(), queue.Result{Call: call, Attempt: 2, Error: &wire.Error{Kind: wire.KindUser}}, "")
+	second, err := store.Put(t.Context(), queue.Result{Call: call, Worker: "alloc-1", Attempt: 2, Error: &wire.Error{Kind: wire.KindUser}}, "")
 	if err != nil || string(second.Body) != "one" || second.Error != nil || second.Attempt != 1 {
 		t.Fatalf("second: %+v, %v; want the first one", second, err)
+	}
+}
+
+// TestCallEndedTwiceAtOnceHasOneResult: after an outage a worker may run a call again whose first result it is still storing.
+func TestCallEndedTwiceAtOnceHasOneResult(t *testing.T) {
+	r := newRig(t)
+	store, err := queue.OpenStore(r.nc, "alloc-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	call := ulid.Make().String()
+	stands := make(chan string, 8)
+	for i := range cap(stands) {
+		go func() {
+			result, err := store.Put(t.Context(), queue.Result{Call: call, Worker: "alloc-1", Attempt: i + 1, Body: []byte{byte('a' + i)}}, "")
+			if err != nil {
+				t.Error(err)
+			}
+			stands <- string(result.Body)
+		}()
+	}
+	first := <-stands
+	for range cap(stands) - 1 {
+		if other := <-stands; other != first {
+			t.Errorf("results %q and %q both stand", first, other)
+		}
 	}
 }
 

@@ -22,14 +22,16 @@ const storeAgain = time.Second
 // word that it is stored goes to worker and gateway alike, and only then does the gateway answer. A caller thus never reads
 // a result that is not stored, and does not wait for the worker to hear that it is (docs/decisions/0006).
 type Store struct {
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	worker string
-	sub    *nats.Subscription
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	sub *nats.Subscription
 
 	mu      sync.Mutex
-	waiting map[string]chan word // by call
+	waiting map[attempt]chan word
 }
+
+// attempt is one of a call: after an outage a worker may run a call again whose first result it is still storing.
+type attempt struct{ sender, call string }
 
 // word is what the server says of a result: stored, or why not.
 type word struct {
@@ -42,7 +44,7 @@ func OpenStore(nc *nats.Conn, worker string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
 	}
-	s := &Store{nc: nc, js: js, worker: worker, waiting: make(map[string]chan word)}
+	s := &Store{nc: nc, js: js, waiting: make(map[attempt]chan word)}
 	if s.sub, err = nc.Subscribe(AllStoredBy(worker), s.hear); err != nil {
 		return nil, fmt.Errorf("subscribe to stored results: %w", err)
 	}
@@ -62,11 +64,11 @@ func (s *Store) Put(ctx context.Context, r Result, reply string) (Result, error)
 	if err != nil {
 		return Result{}, err
 	}
-	said := make(chan word, 1)
+	said, this := make(chan word, 1), attempt{r.sender(), r.Call}
 	s.mu.Lock()
-	s.waiting[r.Call] = said
+	s.waiting[this] = said
 	s.mu.Unlock()
-	defer s.forget(r.Call)
+	defer s.forget(this)
 	again := time.NewTimer(storeAgain)
 	defer again.Stop()
 	for {
@@ -109,7 +111,7 @@ func (s *Store) messages(r Result, reply string) ([]*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	stored.Reply = StoredSubject(s.worker, reply, r.Call)
+	stored.Reply = StoredSubject(reply, r)
 	stored.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
 	if r.Keep > 0 && r.Keep < resultAge {
 		stored.Header[jetstream.MsgTTLHeader] = []string{max(r.Keep, time.Second).String()}
@@ -125,24 +127,24 @@ func (s *Store) messages(r Result, reply string) ([]*nats.Msg, error) {
 	return []*nats.Msg{provisional, stored}, nil
 }
 
-func (s *Store) forget(call string) {
+func (s *Store) forget(this attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.waiting, call)
+	delete(s.waiting, this)
 }
 
 func (s *Store) hear(msg *nats.Msg) {
-	call := CallOfReply(msg.Subject)
-	s.mu.Lock()
-	said := s.waiting[call]
-	s.mu.Unlock()
+	sender, call, ok := ParseStored(msg.Subject)
 	w, err := parseWord(msg)
-	if said == nil || err != nil {
+	if !ok || err != nil {
 		return // the timer asks again
 	}
+	s.mu.Lock()
+	said := s.waiting[attempt{sender, call}]
+	s.mu.Unlock()
 	select {
 	case said <- w:
-	default:
+	default: // nobody waits any more, or it is the word on a second asking
 	}
 }
 
@@ -155,9 +157,6 @@ func Confirmed(msg *nats.Msg) bool {
 
 // Provisional says that a reply counts only once its result is stored.
 func Provisional(h nats.Header) bool { return len(h[headerProvisional]) > 0 }
-
-// WorkerOf is the worker that sent a result.
-func WorkerOf(h nats.Header) string { return get(h, headerWorker) }
 
 func parseWord(msg *nats.Msg) (word, error) {
 	if bytes.HasPrefix(msg.Data, []byte(`{"stream":`)) { // the usual case, without decoding

@@ -61,7 +61,6 @@ func run(m *testing.M) int {
 	if code != 0 {
 		shared.tellLogs()
 	}
-	_ = syscall.Unmount(filepath.Join(dir, "driver", "shared", "null-netns"), syscall.MNT_DETACH) // gVisor keeps it for the next sandbox
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -103,11 +102,15 @@ func (c *cluster) startUp() error {
 }
 
 func (c *cluster) stop() error {
+	began := time.Now()
 	if err := c.up.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	if err := c.up.Wait(); err != nil {
 		return fmt.Errorf("freshet up: %w: %s", err, c.output)
+	}
+	if slow := time.Since(began); slow > 8*time.Second {
+		return fmt.Errorf("freshet up took %s to stop: %s", slow, c.output)
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ func status(t *testing.T, function, body string) int {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Freshet-Timeout", "10s")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
