@@ -12,7 +12,7 @@ import (
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
-// GuestEnv, set to "1", makes a program serve calls on its standard streams. Workers set it.
+// GuestEnv set to "1" makes a program serve calls on its standard streams. Workers set it.
 const GuestEnv = "FRESHET_GUEST"
 
 // App is functions that are deployed together, under one version.

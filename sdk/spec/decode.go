@@ -51,7 +51,7 @@ func DecodeFunction(data []byte) (Function, error) {
 }
 
 func single(key string, value any) (any, error) {
-	count := -1
+	var count int
 	var first any
 	switch list := value.(type) {
 	case []any:

@@ -13,7 +13,7 @@ type Manifest struct {
 	Functions []Function `json:"functions"`
 }
 
-// ManifestEnv, set to "1", makes a program built with an SDK print its manifest as JSON and exit.
+// ManifestEnv set to "1" makes a program built with an SDK print its manifest as JSON and exit.
 const ManifestEnv = "FRESHET_MANIFEST"
 
 // DecodeManifest reads and checks a manifest. The functions' Code is not yet set: the deploy fills it in.

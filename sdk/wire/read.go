@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -76,7 +77,7 @@ func (r *Reader) frame() (msg Message, whole bool, err error) {
 
 // checkText tells a short text printed on the protocol from a peer that closed.
 func (r *Reader) checkText(header [HeaderSize]byte, err error) error {
-	if err == io.ErrUnexpectedEOF && header[0] != magic0 {
+	if errors.Is(err, io.ErrUnexpectedEOF) && header[0] != magic0 {
 		return fmt.Errorf("%w: got %q", ErrMagic, header[:])
 	}
 	return err
@@ -129,7 +130,7 @@ func splitMeta(key partialKey, body []byte) (Message, error) {
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
