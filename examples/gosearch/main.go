@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"os/exec"
-	"strings"
 	"time"
 
 	freshet "github.com/freshet-dev/freshet/sdk"
@@ -37,10 +35,11 @@ type result struct {
 //go:generate go run ./queries
 
 func main() {
+	goroot, _ := index.GOROOT(context.Background()) // on the machine that deploys; in a worker there is no go, and it is not used
 	app := freshet.New("gosearch")
 	freshet.Func(app, "search", search,
 		freshet.Enter(load),
-		freshet.Mount(goroot(), source),
+		freshet.Mount(goroot, source),
 		freshet.Concurrency(16),
 		freshet.MemoryMB(768),
 		freshet.CPU(500),
@@ -49,15 +48,6 @@ func main() {
 		freshet.ScaledownWindow(5*time.Second),
 	)
 	app.Main()
-}
-
-// goroot is where Go is on the machine that deploys. In a worker, where there is no go command, it is not used.
-func goroot() string {
-	out, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(out))
 }
 
 func load(ctx context.Context) error {

@@ -2,10 +2,10 @@ package index_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"os"
 	"reflect"
-	"runtime"
 	"sync"
 	"testing"
 
@@ -13,7 +13,12 @@ import (
 )
 
 var build = sync.OnceValues(func() (*index.Index, error) {
-	return index.Build(contextForTests(), runtime.GOROOT())
+	ctx := context.Background() // it outlives the test that builds the index for all
+	root, err := index.GOROOT(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return index.Build(ctx, root)
 })
 
 func built(t testing.TB) *index.Index {

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"unicode"
 
@@ -26,7 +25,11 @@ func main() {
 }
 
 func write(ctx context.Context, path string) error {
-	built, err := index.Build(ctx, runtime.GOROOT())
+	root, err := index.GOROOT(ctx)
+	if err != nil {
+		return err
+	}
+	built, err := index.Build(ctx, root)
 	if err != nil {
 		return err
 	}
