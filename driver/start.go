@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -142,8 +143,12 @@ func (s *starter) describe(cfg *drivers.TaskConfig, config spec.Config, root ima
 		if err != nil {
 			return work, err
 		}
+		kept, err := json.Marshal(inputs)
+		if err != nil {
+			return work, fmt.Errorf("encode snapshot inputs: %w", err)
+		}
 		work.Snapshots = &handoff.Snapshots{
-			Dir: filepath.Join(s.config.DataDir, "snapshots"), MaxBytes: s.config.Snapshots.MaxBytes, Key: key, Inputs: inputs,
+			Dir: filepath.Join(s.config.DataDir, "snapshots"), MaxBytes: s.config.Snapshots.MaxBytes, Key: key, Inputs: kept,
 		}
 	}
 	return work, nil

@@ -39,27 +39,36 @@ type deployedView struct {
 }
 
 // handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before
-// anything is changed.
-func (g *Gateway) handleDeploy(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace")
-	if err != nil {
-		g.refuse(w, r, err)
-		return
-	}
-	manifest, err := g.readManifest(r, namespaceOf(query))
-	if err != nil {
-		g.refuse(w, r, err)
-		return
-	}
-	answer, err := g.deploy(r, manifest, namespaceOf(query))
-	if err != nil {
-		g.refuse(w, r, err)
-		return
-	}
-	g.respond(w, http.StatusOK, answer)
+// deploys makes the jobs of apps, and stops them.
+type deploys struct {
+	responder
+	directory
+
+	blobs Blobs
+	jobs  Jobs
 }
 
-func (g *Gateway) readManifest(r *http.Request, namespace string) (spec.Manifest, error) {
+// anything is changed.
+func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
+	query, err := parseQuery(r.URL.RawQuery, "namespace")
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	manifest, err := d.readManifest(r, namespaceOf(query))
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	answer, err := d.deploy(r, manifest, namespaceOf(query))
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	d.respond(w, http.StatusOK, answer)
+}
+
+func (d *deploys) readManifest(r *http.Request, namespace string) (spec.Manifest, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxManifest+1))
 	if err != nil {
 		return spec.Manifest{}, badInput("body", err.Error(), "send the whole manifest")
@@ -79,14 +88,14 @@ func (g *Gateway) readManifest(r *http.Request, namespace string) (spec.Manifest
 		if f.Namespace == "" {
 			f.Namespace = namespace
 		}
-		if err := g.checkFunction(r.Context(), *f, namespace); err != nil {
+		if err := d.checkFunction(r.Context(), *f, namespace); err != nil {
 			return spec.Manifest{}, err
 		}
 	}
 	return manifest, nil
 }
 
-func (g *Gateway) checkFunction(ctx context.Context, f spec.Function, namespace string) error {
+func (d *deploys) checkFunction(ctx context.Context, f spec.Function, namespace string) error {
 	if f.Namespace != namespace {
 		return badInput("functions."+f.Name+".namespace", f.Namespace, "use the namespace of the address, "+namespace)
 	}
@@ -97,7 +106,7 @@ func (g *Gateway) checkFunction(ctx context.Context, f spec.Function, namespace 
 	if !ok {
 		return nil
 	}
-	there, err := g.blobs.Has(ctx, digest)
+	there, err := d.blobs.Has(ctx, digest)
 	if err != nil {
 		return blobProblem(digest, err)
 	}
@@ -107,11 +116,11 @@ func (g *Gateway) checkFunction(ctx context.Context, f spec.Function, namespace 
 	return nil
 }
 
-func (g *Gateway) deploy(r *http.Request, manifest spec.Manifest, namespace string) (deployView, error) {
+func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, namespace string) (deployView, error) {
 	answer := deployView{App: manifest.App}
 	kept := make(map[string]bool)
 	for _, f := range manifest.Functions {
-		if err := g.jobs.Register(r.Context(), f); err != nil {
+		if err := d.jobs.Register(r.Context(), f); err != nil {
 			return answer, unavailable(fmt.Sprintf("function %s was not registered with Nomad, those before it were; deploy again", f.Name), err)
 		}
 		kept[f.JobID()] = true
@@ -120,32 +129,32 @@ func (g *Gateway) deploy(r *http.Request, manifest spec.Manifest, namespace stri
 			Function: f.Name, Job: f.JobID(), URL: "http://" + r.Host + "/v1/functions/" + f.App + "/" + f.Name + "/call",
 		})
 	}
-	stopped, err := g.stopJobs(r.Context(), namespace, manifest.App, kept)
+	stopped, err := d.stopJobs(r.Context(), namespace, manifest.App, kept)
 	answer.Stopped = stopped
 	if err != nil {
 		return answer, err
 	}
-	g.awaitFunctions(r.Context(), manifest)
+	d.awaitFunctions(r.Context(), manifest)
 	return answer, nil
 }
 
 // awaitFunctions waits until this gateway sees what it registered, so that a call right after the deploy finds it.
-func (g *Gateway) awaitFunctions(ctx context.Context, manifest spec.Manifest) {
+func (d *deploys) awaitFunctions(ctx context.Context, manifest spec.Manifest) {
 	ctx, cancel := context.WithTimeout(ctx, depthTimeout)
 	defer cancel()
 	for _, f := range manifest.Functions {
-		g.functions.Await(ctx, f.Namespace, f.App, f.Name, f.Version)
+		d.functions.Await(ctx, f.Namespace, f.App, f.Name, f.Version)
 	}
 }
 
 // stopJobs stops an app's jobs but for those kept.
-func (g *Gateway) stopJobs(ctx context.Context, namespace, app string, kept map[string]bool) ([]string, error) {
+func (d *deploys) stopJobs(ctx context.Context, namespace, app string, kept map[string]bool) ([]string, error) {
 	var stopped []string
-	for _, entry := range g.appJobs(namespace, app) {
+	for _, entry := range d.appJobs(namespace, app) {
 		if kept[entry.Job] {
 			continue
 		}
-		if err := g.jobs.Stop(ctx, namespace, entry.Job); err != nil {
+		if err := d.jobs.Stop(ctx, namespace, entry.Job); err != nil {
 			return stopped, unavailable("job "+entry.Job+" was not stopped; try again", err)
 		}
 		stopped = append(stopped, entry.Job)
@@ -153,9 +162,9 @@ func (g *Gateway) stopJobs(ctx context.Context, namespace, app string, kept map[
 	return stopped, nil
 }
 
-func (g *Gateway) appJobs(namespace, app string) []jobs.Entry {
+func (d *deploys) appJobs(namespace, app string) []jobs.Entry {
 	var entries []jobs.Entry
-	for _, entry := range g.functions.List() {
+	for _, entry := range d.functions.List() {
 		if entry.Spec.Namespace == namespace && entry.Spec.App == app {
 			entries = append(entries, entry)
 		}
@@ -164,28 +173,28 @@ func (g *Gateway) appJobs(namespace, app string) []jobs.Entry {
 }
 
 // handleDelete stops all of an app's jobs.
-func (g *Gateway) handleDelete(w http.ResponseWriter, r *http.Request) {
+func (d *deploys) handleDelete(w http.ResponseWriter, r *http.Request) {
 	query, err := parseQuery(r.URL.RawQuery, "namespace")
 	if err != nil {
-		g.refuse(w, r, err)
+		d.refuse(w, r, err)
 		return
 	}
 	namespace, app := namespaceOf(query), r.PathValue("app")
-	if len(g.appJobs(namespace, app)) == 0 {
-		g.refuse(w, r, &problem{Kind: kindNotFound, Message: "no app " + app + " in namespace " + namespace, Near: near(app, g.apps(namespace))})
+	if len(d.appJobs(namespace, app)) == 0 {
+		d.refuse(w, r, &problem{Kind: kindNotFound, Message: "no app " + app + " in namespace " + namespace, Near: near(app, d.apps(namespace))})
 		return
 	}
-	stopped, err := g.stopJobs(r.Context(), namespace, app, nil)
+	stopped, err := d.stopJobs(r.Context(), namespace, app, nil)
 	if err != nil {
-		g.refuse(w, r, err)
+		d.refuse(w, r, err)
 		return
 	}
-	g.respond(w, http.StatusOK, deployView{App: app, Functions: []deployedView{}, Stopped: stopped})
+	d.respond(w, http.StatusOK, deployView{App: app, Functions: []deployedView{}, Stopped: stopped})
 }
 
-func (g *Gateway) apps(namespace string) []string {
+func (d *deploys) apps(namespace string) []string {
 	var names []string
-	for _, entry := range g.functions.List() {
+	for _, entry := range d.functions.List() {
 		if entry.Spec.Namespace == namespace {
 			names = append(names, entry.Spec.App)
 		}

@@ -83,23 +83,23 @@ func envelopeOf(key queue.Function, header callHeader, function spec.Function, n
 }
 
 // take reads the input and sees the call through.
-func (g *Gateway) take(r *http.Request, c *call, buffer *[]byte, maxPending int64) (queue.Result, error) {
+func (x *exchange) take(r *http.Request, c *call, buffer *[]byte, maxPending int64) (queue.Result, error) {
 	if err := readBody(r, buffer); err != nil {
 		return queue.Result{}, err
 	}
 	c.envelope.Body = *buffer
-	stores := g.ready.Load()
-	if stores == nil || !g.nc.IsConnected() {
+	stores := x.ready.Load()
+	if stores == nil || !x.nc.IsConnected() {
 		return queue.Result{}, unavailable("the queue is not connected; try again", nil)
 	}
 	if err := c.stats.admit(maxPending); err != nil {
 		return queue.Result{}, err
 	}
 	if c.envelope.IdempotencyKey != "" {
-		return g.takeOnce(r.Context(), c, stores)
+		return x.takeOnce(r.Context(), c, stores)
 	}
 	c.envelope.Call = newCall(c.envelope.Published)
-	return g.ask(r.Context(), c)
+	return x.ask(r.Context(), c)
 }
 
 // admit refuses a call beyond the function's own limit. What waits here is exact; what waits elsewhere was measured up to
@@ -119,26 +119,26 @@ func (s *functionStats) admit(most int64) error {
 func newCall(now time.Time) string { return ulid.MustNew(ulid.Timestamp(now), rand.Reader).String() }
 
 // ask publishes the call and waits for its result.
-func (g *Gateway) ask(ctx context.Context, c *call) (queue.Result, error) {
+func (x *exchange) ask(ctx context.Context, c *call) (queue.Result, error) {
 	e := &c.envelope
-	w := g.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
-	defer g.waiters.remove(w)
-	g.hintDemand(e.Function, c.stats, e.Published)
-	if err := g.publish(c); err != nil {
+	w := x.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
+	defer x.waiters.remove(w)
+	x.hintDemand(e.Function, c.stats, e.Published)
+	if err := x.publish(c); err != nil {
 		return queue.Result{}, err
 	}
-	return g.await(ctx, c, w)
+	return x.await(ctx, c, w)
 }
 
 // publish puts the call into its function's queue. The queue's word on it arrives as a reply.
-func (g *Gateway) publish(c *call) error {
-	c.envelope.Reply = queue.ReplySubject(g.id, c.envelope.Call)
+func (x *exchange) publish(c *call) error {
+	c.envelope.Reply = queue.ReplySubject(x.id, c.envelope.Call)
 	msg, err := c.envelope.Message()
 	if err != nil {
 		return badInput("request", c.envelope.Function.String(), err.Error())
 	}
 	msg.Reply = c.envelope.Reply
-	if err := g.nc.PublishMsg(msg); err != nil {
+	if err := x.nc.PublishMsg(msg); err != nil {
 		return unavailable("the queue cannot be reached; try again", err)
 	}
 	c.stats.published.Inc()
@@ -146,7 +146,7 @@ func (g *Gateway) publish(c *call) error {
 }
 
 // await waits until the call ended, its time is over, or nobody wants to know.
-func (g *Gateway) await(ctx context.Context, c *call, w *waiter) (queue.Result, error) {
+func (x *exchange) await(ctx context.Context, c *call, w *waiter) (queue.Result, error) {
 	for {
 		select {
 		case s := <-w.signals:
@@ -156,27 +156,27 @@ func (g *Gateway) await(ctx context.Context, c *call, w *waiter) (queue.Result, 
 			case s.err != nil:
 				return queue.Result{}, s.err
 			case s.again:
-				if err := g.publish(c); err != nil { // the queue drops what it has already
+				if err := x.publish(c); err != nil { // the queue drops what it has already
 					return queue.Result{}, err
 				}
 			case s.look:
-				if result, ok := g.loadSoon(ctx, c); ok {
+				if result, ok := x.loadSoon(ctx, c); ok {
 					return result, nil
 				}
 			}
 		case <-w.timer.C:
 			return queue.Result{}, &problem{Kind: wire.KindExpired, Message: fmt.Sprintf(
-				"no result of %s in %s; %s", c.envelope.Function, c.envelope.Deadline.Sub(c.envelope.Published), g.workersInWords(c.envelope.Function))}
+				"no result of %s in %s; %s", c.envelope.Function, c.envelope.Deadline.Sub(c.envelope.Published), x.workersInWords(c.envelope.Function))}
 		case <-ctx.Done():
 			return queue.Result{}, &problem{Kind: outcomeGone, Message: "the caller has gone", cause: ctx.Err()}
-		case <-g.stopped:
+		case <-x.stopped:
 			return queue.Result{}, unavailable("this gateway stops; the call goes on: try again, with an Idempotency-Key to get its result", nil)
 		}
 	}
 }
 
-func (g *Gateway) workersInWords(function queue.Function) string {
-	all, ready := g.workers.count(function)
+func (x *exchange) workersInWords(function queue.Function) string {
+	all, ready := x.workers.count(function)
 	return fmt.Sprintf("it has %d workers, %d of them ready", all, ready)
 }
 

@@ -11,16 +11,16 @@ const hintEvery = 50 * time.Millisecond
 
 // hintDemand tells the autoscaler, without waiting, that the function has a call and no free worker for it. A hint is
 // never needed for correctness: the autoscaler reads the queue's depth too.
-func (g *Gateway) hintDemand(function queue.Function, stats *functionStats, now time.Time) {
+func (x *exchange) hintDemand(function queue.Function, stats *functionStats, now time.Time) {
 	others := stats.waiting.Load() - 1 // this call is among them
-	if g.workers.free(function, others) > 0 {
+	if x.workers.free(function, others) > 0 {
 		return
 	}
 	last := stats.hinted.Load()
 	if now.UnixNano()-last < int64(hintEvery) || !stats.hinted.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	if err := g.nc.Publish(function.DemandSubject(), nil); err != nil {
-		g.log.Debug().Err(err).Str("app", function.App).Str("function", function.Name).Msg("hint demand")
+	if err := x.nc.Publish(function.DemandSubject(), nil); err != nil {
+		x.log.Debug().Err(err).Str("app", function.App).Str("function", function.Name).Msg("hint demand")
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -103,14 +105,17 @@ func asProblem(err error) *problem {
 	return &problem{Kind: kindInternal, Message: "the gateway could not do this; its log says why", cause: err}
 }
 
+// responder writes answers that are JSON.
+type responder struct{ log zerolog.Logger }
+
 // refuse answers with the error.
-func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (a responder) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := asProblem(err)
 	status := statusOf(p.Kind)
 	if p.cause != nil {
-		level := g.log.Debug()
+		level := a.log.Debug()
 		if status == http.StatusInternalServerError {
-			level = g.log.Error()
+			level = a.log.Error()
 		}
 		level.Err(p.cause).Str("method", r.Method).Str("path", r.URL.Path).Msg(p.Message)
 	}
@@ -122,16 +127,16 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if p.allow != "" {
 		h.Set("Allow", p.allow)
 	}
-	g.respond(w, status, struct {
+	a.respond(w, status, struct {
 		Error *problem `json:"error"`
 	}{p})
 }
 
 // respond writes a JSON answer.
-func (g *Gateway) respond(w http.ResponseWriter, status int, body any) {
+func (a responder) respond(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
-		g.log.Error().Err(err).Msg("encode answer")
+		a.log.Error().Err(err).Msg("encode answer")
 		status, data = http.StatusInternalServerError, []byte(`{"error":{"kind":"internal","message":"the answer cannot be encoded"}}`)
 	}
 	h := w.Header()

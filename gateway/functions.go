@@ -21,17 +21,20 @@ func namespaceOf(query url.Values) string {
 	return spec.DefaultNamespace
 }
 
+// directory finds functions.
+type directory struct{ functions Functions }
+
 // find looks a function up, and suggests others when it is not there.
-func (g *Gateway) find(namespace, app, name string) (spec.Function, error) {
-	if function, ok := g.functions.Get(namespace, app, name); ok {
+func (d directory) find(namespace, app, name string) (spec.Function, error) {
+	if function, ok := d.functions.Get(namespace, app, name); ok {
 		return function, nil
 	}
-	if !g.functions.Ready() {
+	if !d.functions.Ready() {
 		return spec.Function{}, unavailable("the functions have not been read from Nomad yet; try again", nil)
 	}
 	wanted := app + "." + name
 	var known []string
-	for _, entry := range g.functions.List() {
+	for _, entry := range d.functions.List() {
 		if entry.Spec.Namespace != namespace {
 			continue
 		}

@@ -67,27 +67,37 @@ type Config struct {
 
 // Gateway answers freshet's HTTP API. New makes it, Open starts it, Close ends it.
 type Gateway struct {
-	id        string
-	nc        *nats.Conn
-	js        jetstream.JetStream
-	functions Functions
-	blobs     Blobs
-	jobs      Jobs
-	streams   queue.Settings
-	log       zerolog.Logger
+	*exchange
+	responder
+	directory
+
+	deploys *deploys
+	logs    *logReader
+	blobs   Blobs
+	streams queue.Settings
+	log     zerolog.Logger
 
 	handler http.Handler
 	metrics *metrics
-	waiters *waiters
-	workers *workers
 	buffers buffers
 
+	stop   sync.Once
+	cancel context.CancelFunc
+	subs   []*nats.Subscription
+	done   sync.WaitGroup
+}
+
+// exchange is the gateway's side of the queue: it publishes calls and hands their results to the requests that wait.
+type exchange struct {
+	id  string // names this gateway's reply subjects
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log zerolog.Logger
+
+	waiters *waiters
+	workers *workers
 	ready   atomic.Pointer[stores] // nil until the streams are there
 	stopped chan struct{}          // closed by Close
-	stop    sync.Once
-	cancel  context.CancelFunc
-	subs    []*nats.Subscription
-	done    sync.WaitGroup
 }
 
 // stores are the handles of what the gateway reads in NATS.
@@ -112,19 +122,24 @@ func New(config Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
 	}
+	answers, functions := responder{config.Log}, directory{config.Functions}
 	g := &Gateway{
-		id: ulid.Make().String(), nc: config.NATS, js: js,
-		functions: config.Functions, blobs: config.Blobs, jobs: config.Jobs, streams: config.Streams, log: config.Log,
-		waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
+		exchange: &exchange{
+			id: ulid.Make().String(), nc: config.NATS, js: js, log: config.Log,
+			waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
+		},
+		responder: answers, directory: functions,
+		deploys: &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		logs:    &logReader{responder: answers, directory: functions, js: js},
+		blobs:   config.Blobs, streams: config.Streams, log: config.Log,
 	}
-	if g.metrics, err = newMetrics(config.Registry, config.Version, g.countFunctions); err != nil {
+	count := func() float64 { return float64(len(config.Functions.List())) }
+	if g.metrics, err = newMetrics(config.Registry, config.Version, count); err != nil {
 		return nil, err
 	}
 	g.handler = g.routes()
 	return g, nil
 }
-
-func (g *Gateway) countFunctions() float64 { return float64(len(g.functions.List())) }
 
 // Handler is the HTTP API.
 func (g *Gateway) Handler() http.Handler { return g.handler }

@@ -36,14 +36,14 @@ func keyName(function queue.Function, key string) string {
 
 // takeOnce runs a call with an idempotency key: the first request with the key makes the call, every other one waits
 // for that call's result, in whichever gateway it arrives.
-func (g *Gateway) takeOnce(ctx context.Context, c *call, s *stores) (queue.Result, error) {
+func (x *exchange) takeOnce(ctx context.Context, c *call, s *stores) (queue.Result, error) {
 	e := &c.envelope
 	e.Keep = keepKeyed
 	name := keyName(e.Function, e.IdempotencyKey)
 	e.Call = newCall(e.Published)
 	_, err := s.keys.Create(ctx, name, []byte(e.Call))
 	if err == nil {
-		return g.ask(ctx, c)
+		return x.ask(ctx, c)
 	}
 	if !errors.Is(err, jetstream.ErrKeyExists) {
 		return queue.Result{}, unavailable("the idempotency key cannot be stored; try again", err)
@@ -53,17 +53,17 @@ func (g *Gateway) takeOnce(ctx context.Context, c *call, s *stores) (queue.Resul
 		return queue.Result{}, unavailable("the idempotency key cannot be read; try again", err)
 	}
 	e.Call = string(entry.Value())
-	return g.join(ctx, c, s)
+	return x.join(ctx, c, s)
 }
 
 // join waits for a call that another request made, perhaps in a gateway that is gone.
-func (g *Gateway) join(ctx context.Context, c *call, s *stores) (queue.Result, error) {
+func (x *exchange) join(ctx context.Context, c *call, s *stores) (queue.Result, error) {
 	e := &c.envelope
-	w := g.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
-	defer g.waiters.remove(w)
+	w := x.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
+	defer x.waiters.remove(w)
 	// The result itself goes to the first request's gateway. Its storing is seen here, and wakes this request.
-	wake := func(*nats.Msg) { g.waiters.hint(w, e.Call, signal{look: true}) }
-	sub, err := g.nc.Subscribe(queue.ResultSubject(e.Call), wake)
+	wake := func(*nats.Msg) { x.waiters.hint(w, e.Call, signal{look: true}) }
+	sub, err := x.nc.Subscribe(queue.ResultSubject(e.Call), wake)
 	if err != nil {
 		return queue.Result{}, unavailable("the queue cannot be reached; try again", err)
 	}
@@ -75,23 +75,23 @@ func (g *Gateway) join(ctx context.Context, c *call, s *stores) (queue.Result, e
 	if !errors.Is(err, queue.ErrNoResult) {
 		return queue.Result{}, unavailable("the call's result cannot be read; try again", err)
 	}
-	queued, err := g.surelyQueued(ctx, e)
+	queued, err := x.surelyQueued(ctx, e)
 	if err != nil {
 		return queue.Result{}, err
 	}
 	if queued {
-		g.waiters.acked(e.Call)
-	} else if err := g.publish(c); err != nil {
+		x.waiters.acked(e.Call)
+	} else if err := x.publish(c); err != nil {
 		return queue.Result{}, err
 	}
-	g.hintDemand(e.Function, c.stats, time.Now())
-	return g.await(ctx, c, w)
+	x.hintDemand(e.Function, c.stats, time.Now())
+	return x.await(ctx, c, w)
 }
 
 // surelyQueued tells whether a call that has no result must not be published again, in case its first gateway died
 // before it did. A young call may: the queue drops a second copy. An older one may only when its function's queue is empty,
 // because a call stays there until its result is stored.
-func (g *Gateway) surelyQueued(ctx context.Context, e *queue.Envelope) (bool, error) {
+func (x *exchange) surelyQueued(ctx context.Context, e *queue.Envelope) (bool, error) {
 	id, err := ulid.ParseStrict(e.Call)
 	if err != nil {
 		return false, fmt.Errorf("read call id of an idempotency key: %w", err)
@@ -99,7 +99,7 @@ func (g *Gateway) surelyQueued(ctx context.Context, e *queue.Envelope) (bool, er
 	if time.Since(ulid.Time(id.Time())) < freshFor {
 		return false, nil
 	}
-	depth, err := queue.Depth(ctx, g.js, e.Function)
+	depth, err := queue.Depth(ctx, x.js, e.Function)
 	if err != nil {
 		return false, unavailable("the queue cannot be read; try again", err)
 	}
@@ -107,8 +107,8 @@ func (g *Gateway) surelyQueued(ctx context.Context, e *queue.Envelope) (bool, er
 }
 
 // loadSoon reads a result that is being stored just now: the message that says so is seen before it can be read.
-func (g *Gateway) loadSoon(ctx context.Context, c *call) (queue.Result, bool) {
-	s := g.ready.Load()
+func (x *exchange) loadSoon(ctx context.Context, c *call) (queue.Result, bool) {
+	s := x.ready.Load()
 	for delay := time.Millisecond; delay < lookEvery; delay *= 4 {
 		result, err := queue.LoadResultFrom(ctx, s.results, c.envelope.Call)
 		if err == nil {

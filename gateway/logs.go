@@ -60,38 +60,46 @@ func parseLogRequest(query url.Values, function spec.Function) (logRequest, erro
 	return request, nil
 }
 
+// logReader reads what functions and their workers wrote.
+type logReader struct {
+	responder
+	directory
+
+	js jetstream.JetStream
+}
+
 // handleLogs streams a function's log lines as NDJSON: the last ones, and with follow=1 those to come.
-func (g *Gateway) handleLogs(w http.ResponseWriter, r *http.Request) {
+func (l *logReader) handleLogs(w http.ResponseWriter, r *http.Request) {
 	query, err := parseQuery(r.URL.RawQuery, "namespace", "follow", "since", "tail", "call")
 	if err != nil {
-		g.refuse(w, r, err)
+		l.refuse(w, r, err)
 		return
 	}
-	function, err := g.find(namespaceOf(query), r.PathValue("app"), r.PathValue("function"))
+	function, err := l.find(namespaceOf(query), r.PathValue("app"), r.PathValue("function"))
 	if err != nil {
-		g.refuse(w, r, err)
+		l.refuse(w, r, err)
 		return
 	}
 	request, err := parseLogRequest(query, function)
 	if err != nil {
-		g.refuse(w, r, err)
+		l.refuse(w, r, err)
 		return
 	}
-	consumer, err := g.openLogs(r.Context(), request)
+	consumer, err := l.openLogs(r.Context(), request)
 	if err != nil {
-		g.refuse(w, r, err)
+		l.refuse(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
-	if err := g.streamLogs(r.Context(), w, consumer, request); err != nil && r.Context().Err() == nil {
-		g.log.Warn().Err(err).Msg("stream logs")
+	if err := l.streamLogs(r.Context(), w, consumer, request); err != nil && r.Context().Err() == nil {
+		l.log.Warn().Err(err).Msg("stream logs")
 	}
 }
 
-func (g *Gateway) openLogs(ctx context.Context, request logRequest) (jetstream.Consumer, error) {
+func (l *logReader) openLogs(ctx context.Context, request logRequest) (jetstream.Consumer, error) {
 	from := time.Now().Add(-request.since)
-	consumer, err := g.js.OrderedConsumer(ctx, queue.LogsStream, jetstream.OrderedConsumerConfig{
+	consumer, err := l.js.OrderedConsumer(ctx, queue.LogsStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{request.function.LogsSubject("*")},
 		DeliverPolicy:  jetstream.DeliverByStartTimePolicy,
 		OptStartTime:   &from,
@@ -103,7 +111,7 @@ func (g *Gateway) openLogs(ctx context.Context, request logRequest) (jetstream.C
 }
 
 // streamLogs writes the old lines that are wanted, then, when following, each new one.
-func (g *Gateway) streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
+func (l *logReader) streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
 	tail, err := readTail(ctx, consumer, request)
 	if err != nil {
 		return err

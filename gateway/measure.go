@@ -41,8 +41,8 @@ func (g *Gateway) measure(ctx context.Context) {
 	}
 }
 
-func (g *Gateway) known(function queue.Function) bool {
-	_, ok := g.functions.Entry(function)
+func (d directory) known(function queue.Function) bool {
+	_, ok := d.functions.Entry(function)
 	return ok
 }
 

@@ -26,9 +26,9 @@ const lookups = "stored"
 
 // receive takes everything that is sent to this gateway's reply subjects: the queue's confirmations, the workers'
 // results, and stored results that a sweep asked for. All of one call arrive here, on one subscription.
-func (g *Gateway) receive(msg *nats.Msg) {
+func (x *exchange) receive(msg *nats.Msg) {
 	if sender, call, ok := queue.ParseStored(msg.Subject); ok {
-		g.receiveStored(call, sender, msg)
+		x.receiveStored(call, sender, msg)
 		return
 	}
 	call := queue.CallOfReply(msg.Subject)
@@ -39,48 +39,48 @@ func (g *Gateway) receive(msg *nats.Msg) {
 	case call == "":
 		return // the end of a list of looked-up results
 	case queue.CallOf(msg.Header) == call && queue.Provisional(msg.Header):
-		g.waiters.hold(call, queue.SenderOf(msg.Header), msg)
+		x.waiters.hold(call, queue.SenderOf(msg.Header), msg)
 	case queue.CallOf(msg.Header) == call:
-		if !g.waiters.finish(call, signal{result: msg}) {
-			g.log.Debug().Str("call", call).Msg("result for nobody: its caller has gone")
+		if !x.waiters.finish(call, signal{result: msg}) {
+			x.log.Debug().Str("call", call).Msg("result for nobody: its caller has gone")
 		}
 	default:
-		g.receiveAck(call, msg)
+		x.receiveAck(call, msg)
 	}
 }
 
 // receiveStored takes the word on a result that was to be stored. When it is not, another result stands or the worker tries
 // again; looking finds the one that is.
-func (g *Gateway) receiveStored(call, sender string, msg *nats.Msg) {
+func (x *exchange) receiveStored(call, sender string, msg *nats.Msg) {
 	if queue.Confirmed(msg) {
-		g.waiters.confirm(call, sender)
+		x.waiters.confirm(call, sender)
 		return
 	}
-	g.waiters.lookSoon(call)
+	x.waiters.lookSoon(call)
 }
 
 // receiveAck takes the queue's word on a published call.
-func (g *Gateway) receiveAck(call string, msg *nats.Msg) {
+func (x *exchange) receiveAck(call string, msg *nats.Msg) {
 	if bytes.HasPrefix(msg.Data, []byte(`{"stream":`)) { // the usual case, without decoding
-		g.waiters.acked(call)
+		x.waiters.acked(call)
 		return
 	}
 	if msg.Header.Get("Status") == "503" { // nobody serves the stream just now
-		g.waiters.finish(call, signal{err: unavailable("the queue is not there; try again", nats.ErrNoResponders)})
+		x.waiters.finish(call, signal{err: unavailable("the queue is not there; try again", nats.ErrNoResponders)})
 		return
 	}
 	var ack struct {
 		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(msg.Data, &ack); err != nil {
-		g.log.Warn().Err(err).Str("call", call).Msg("drop a reply that is neither result nor confirmation")
+		x.log.Warn().Err(err).Str("call", call).Msg("drop a reply that is neither result nor confirmation")
 		return
 	}
 	if ack.Error == nil {
-		g.waiters.acked(call)
+		x.waiters.acked(call)
 		return
 	}
-	g.waiters.finish(call, signal{err: refusal(ack.Error)})
+	x.waiters.finish(call, signal{err: refusal(ack.Error)})
 }
 
 // streamStoreFailed is the server's code when a stream's limits do not allow another message.
@@ -97,9 +97,9 @@ func refusal(err *jetstream.APIError) *problem {
 
 // watchReplies is the safety net: it looks for stored results of waiting calls, all together, every now and then and
 // after each reconnect.
-func (g *Gateway) watchReplies(ctx context.Context) {
-	connected := g.nc.StatusChanged(nats.CONNECTED)
-	defer g.nc.RemoveStatusListener(connected)
+func (x *exchange) watchReplies(ctx context.Context) {
+	connected := x.nc.StatusChanged(nats.CONNECTED)
+	defer x.nc.RemoveStatusListener(connected)
 	ticker := time.NewTicker(lookEvery / 4)
 	defer ticker.Stop()
 	for {
@@ -107,30 +107,30 @@ func (g *Gateway) watchReplies(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-connected:
-			g.sweep(0)
+			x.sweep(0)
 		case <-ticker.C:
-			g.sweep(lookEvery)
+			x.sweep(lookEvery)
 		}
 	}
 }
 
 // sweep looks for the results of calls that were not looked for in the given time.
-func (g *Gateway) sweep(age time.Duration) {
-	if !g.nc.IsConnected() {
+func (x *exchange) sweep(age time.Duration) {
+	if !x.nc.IsConnected() {
 		return
 	}
 	now := time.Now()
-	d := g.waiters.sweep(now, now.Add(-age), now.Add(-takeWithin))
-	reply := queue.ReplySubject(g.id, lookups)
+	d := x.waiters.sweep(now, now.Add(-age), now.Add(-takeWithin))
+	reply := queue.ReplySubject(x.id, lookups)
 	for start := 0; start < len(d.look); start += queue.MaxLookup {
 		batch := d.look[start:min(start+queue.MaxLookup, len(d.look))]
-		if err := queue.RequestResults(g.nc, batch, reply); err != nil {
-			g.log.Warn().Err(err).Msg("look for results")
+		if err := queue.RequestResults(x.nc, batch, reply); err != nil {
+			x.log.Warn().Err(err).Msg("look for results")
 			return
 		}
 	}
 	for _, call := range d.lost {
-		g.waiters.finish(call, signal{err: unavailable("the queue did not confirm the call in "+takeWithin.String()+
+		x.waiters.finish(call, signal{err: unavailable("the queue did not confirm the call in "+takeWithin.String()+
 			"; it may still run: try again with an Idempotency-Key to run it once", nil)})
 	}
 }

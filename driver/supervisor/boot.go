@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -208,6 +209,14 @@ func (w *Worker) hello(ctx context.Context) error {
 	return nil
 }
 
+func (w *Worker) commit(making *snapshot.Making) error {
+	var inputs snapshot.Inputs
+	if err := json.Unmarshal(w.task.Snapshots.Inputs, &inputs); err != nil {
+		return fmt.Errorf("read snapshot inputs: %w", err)
+	}
+	return making.Commit(inputs)
+}
+
 // freeze stores the loaded guest for later workers, unless somebody else is at it. Only a guest that does not wake again is
 // an error; a snapshot that fails otherwise costs the next worker a cold start.
 func (w *Worker) freeze(ctx context.Context, store *snapshot.Store, times *phases) error {
@@ -230,7 +239,7 @@ func (w *Worker) freeze(ctx context.Context, store *snapshot.Store, times *phase
 		return errors.Join(frozen, err)
 	}
 	if frozen == nil {
-		frozen = making.Commit(w.task.Snapshots.Inputs)
+		frozen = w.commit(making)
 	}
 	times.end("freeze")
 	if frozen != nil {

@@ -4,8 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -20,107 +26,131 @@ const (
 	loadWait = 2 * time.Second
 )
 
+// calls runs the calls that a worker takes, and ends each with a stored result or its return to the queue.
+type calls struct {
+	task    handoff.Task
+	log     zerolog.Logger
+	js      jetstream.JetStream
+	puller  *queue.Puller
+	results *queue.Store
+	guest   *guest
+	beats   *heartbeats
+	ready   time.Time
+
+	// suspects is held by a call that runs alone because an earlier attempt of it may have killed its worker; ordinary calls
+	// share it.
+	suspects sync.RWMutex
+	running  sync.WaitGroup
+	done     atomic.Int64
+	failed   atomic.Int64
+
+	// recycle is closed when a call that does not end makes the worker useless; stuck says which.
+	recycle     chan struct{}
+	recycleOnce sync.Once
+	stuck       string
+}
+
 // handle brings one attempt of a call to its end: a stored result, or the call's return to the queue.
-func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
-	defer w.beats.changed()
+func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
+	defer c.beats.changed()
 	if d.Attempt > 1 {
-		stored, err := w.load(ctx, d.Call)
+		stored, err := c.load(ctx, d.Call)
 		if err == nil {
-			w.answer(d, stored) // an earlier attempt ended it, and its acknowledgement was lost
+			c.answer(d, stored) // an earlier attempt ended it, and its acknowledgement was lost
 			return
 		}
 		if !errors.Is(err, queue.ErrNoResult) {
-			w.log.Warn().Err(err).Str("call", d.Call).Msg("look for an earlier result; running the call")
+			c.log.Warn().Err(err).Str("call", d.Call).Msg("look for an earlier result; running the call")
 		}
 	}
 	result := queue.Result{
-		Call: d.Call, Attempt: d.Attempt, Worker: w.task.Identity.Alloc, Keep: d.Keep,
+		Call: d.Call, Attempt: d.Attempt, Worker: c.task.Identity.Alloc, Keep: d.Keep,
 	}
-	result.Started, result.Queued = w.waited(d)
-	if refused := w.refuse(d); refused != nil {
+	result.Started, result.Queued = c.waited(d)
+	if refused := c.refuse(d); refused != nil {
 		result.Error = refused
-		w.finish(ctx, d, result)
+		c.finish(ctx, d, result)
 		return
 	}
 	began := time.Now()
-	end := w.attempt(d)
+	end := c.attempt(d)
 	result.Run = time.Since(began)
 	result.Error, result.ContentType, result.Body = end.err, end.contentType, end.body
-	if delay, again := w.again(d, end); again {
-		w.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
+	if delay, again := c.again(d, end); again {
+		c.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
 		if err := d.Return(delay); err != nil {
-			w.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
+			c.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
 		}
 		return
 	}
-	w.finish(ctx, d, result)
+	c.finish(ctx, d, result)
 }
 
 // waited splits the time before the call came here into waiting for this worker's start and waiting in the queue.
-func (w *Worker) waited(d *queue.Delivery) (start, queued time.Duration) {
+func (c *calls) waited(d *queue.Delivery) (start, queued time.Duration) {
 	total := max(d.Received.Sub(d.Published), 0)
-	from, to := d.Published, w.ready
-	if w.task.Started.After(from) {
-		from = w.task.Started
+	from, to := d.Published, c.ready
+	if c.task.Started.After(from) {
+		from = c.task.Started
 	}
 	start = min(max(to.Sub(from), 0), total)
 	return start, total - start
 }
 
 // refuse ends calls that must not run.
-func (w *Worker) refuse(d *queue.Delivery) *wire.Error {
+func (c *calls) refuse(d *queue.Delivery) *wire.Error {
 	if !d.Deadline.IsZero() && time.Now().After(d.Deadline) {
 		return &wire.Error{Kind: wire.KindExpired, Message: "the call's deadline passed before a worker took it"}
 	}
-	if limit := 1 + w.task.Config.Retries.Max + lostAttempts; d.Attempt > limit {
+	if limit := 1 + c.task.Config.Retries.Max + lostAttempts; d.Attempt > limit {
 		return &wire.Error{Kind: wire.KindLost, Message: fmt.Sprintf("%d workers in a row ended while they held this call", limit)}
 	}
 	return nil
 }
 
 // attempt runs the call in the guest, within its timeout.
-func (w *Worker) attempt(d *queue.Delivery) outcome {
-	if w.suspect(d) {
-		w.suspects.Lock()
-		defer w.suspects.Unlock()
+func (c *calls) attempt(d *queue.Delivery) outcome {
+	if c.suspect(d) {
+		c.suspects.Lock()
+		defer c.suspects.Unlock()
 	} else {
-		w.suspects.RLock()
-		defer w.suspects.RUnlock()
+		c.suspects.RLock()
+		defer c.suspects.RUnlock()
 	}
-	limit := w.task.Config.Timeout.Std()
+	limit := c.task.Config.Timeout.Std()
 	deadline := time.Now().Add(limit)
-	number, call := w.guest.begin(wire.Call{
+	number, call := c.guest.begin(wire.Call{
 		ID: d.Call, Method: d.Method, Attempt: d.Attempt, Deadline: deadline,
 		ContentType: d.ContentType, Traceparent: d.Traceparent,
 	}, d.Body)
-	timer := time.AfterFunc(time.Until(deadline), func() { w.timeOut(number, call, limit) })
+	timer := time.AfterFunc(time.Until(deadline), func() { c.timeOut(number, call, limit) })
 	defer timer.Stop()
 	return <-call.done
 }
 
 // suspect calls run alone. A call gets more attempts than its retries allow only when its worker died while others ran
 // beside it, and which of them did it is known only of a call that runs alone.
-func (w *Worker) suspect(d *queue.Delivery) bool {
-	return d.Attempt > 1+w.task.Config.Retries.Max
+func (c *calls) suspect(d *queue.Delivery) bool {
+	return d.Attempt > 1+c.task.Config.Retries.Max
 }
 
-func (w *Worker) timeOut(number uint64, call *running, limit time.Duration) {
-	w.guest.cancel(number, call, &wire.Error{
+func (c *calls) timeOut(number uint64, call *running, limit time.Duration) {
+	c.guest.cancel(number, call, &wire.Error{
 		Kind: wire.KindTimeout, Message: fmt.Sprintf("the call took longer than the function's timeout of %s", limit),
 	})
 	select {
 	case <-time.After(cancelGrace):
-	case <-w.guest.dead:
+	case <-c.guest.dead:
 		return
 	}
-	if !w.guest.ended(number) {
-		w.getStuck(call.id)
+	if !c.guest.ended(number) {
+		c.getStuck(call.id)
 	}
 }
 
 // again decides whether a failed attempt is followed by another one, and when.
-func (w *Worker) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
-	failed, retries := end.err, w.task.Config.Retries
+func (c *calls) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
+	failed, retries := end.err, c.task.Config.Retries
 	if end.unsent {
 		return 0, true
 	}
@@ -131,49 +161,49 @@ func (w *Worker) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
 		return retries.Delay(d.Attempt), true
 	}
 	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
-	return 0, died && !w.guest.alone
+	return 0, died && !c.guest.alone
 }
 
 // finish stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a
 // step and loses nothing.
-func (w *Worker) finish(ctx context.Context, d *queue.Delivery, result queue.Result) {
-	stands, err := w.results.Put(ctx, result, d.Reply)
+func (c *calls) finish(ctx context.Context, d *queue.Delivery, result queue.Result) {
+	stands, err := c.results.Put(ctx, result, d.Reply)
 	if err != nil {
-		w.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call goes back to the queue")
+		c.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call goes back to the queue")
 		if err := d.Return(0); err != nil {
-			w.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
+			c.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
 		}
 		return
 	}
-	w.settle(d, stands)
+	c.settle(d, stands)
 }
 
 // answer sends a result that an earlier attempt stored.
-func (w *Worker) answer(d *queue.Delivery, result queue.Result) {
+func (c *calls) answer(d *queue.Delivery, result queue.Result) {
 	if d.Reply != "" {
-		if err := w.results.Tell(result, d.Reply); err != nil {
-			w.log.Warn().Err(err).Str("call", d.Call).Msg("reply; the gateway will find the stored result")
+		if err := c.results.Tell(result, d.Reply); err != nil {
+			c.log.Warn().Err(err).Str("call", d.Call).Msg("reply; the gateway will find the stored result")
 		}
 	}
-	w.settle(d, result)
+	c.settle(d, result)
 }
 
 // settle takes a call off the queue whose result is stored.
-func (w *Worker) settle(d *queue.Delivery, result queue.Result) {
-	w.done.Add(1)
+func (c *calls) settle(d *queue.Delivery, result queue.Result) {
+	c.done.Add(1)
 	if result.Error != nil {
-		w.failed.Add(1)
+		c.failed.Add(1)
 	}
 	if err := d.Ack(); err != nil {
-		w.log.Warn().Err(err).Str("call", d.Call).Msg("acknowledge; the call's result is stored")
+		c.log.Warn().Err(err).Str("call", d.Call).Msg("acknowledge; the call's result is stored")
 	}
 }
 
 // load reads a call's stored result.
-func (w *Worker) load(ctx context.Context, call string) (queue.Result, error) {
+func (c *calls) load(ctx context.Context, call string) (queue.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadWait)
 	defer cancel()
-	return queue.LoadResult(ctx, w.js, call)
+	return queue.LoadResult(ctx, c.js, call)
 }
 
 // answerWait bounds how long a worker that does not start answers those who wait for it, answerMost how many.
@@ -184,28 +214,36 @@ const (
 
 // answerWaiting tells the callers whose calls wait that the function's own code does not start: a broken deploy must answer,
 // not hang. Faults of the platform are not the callers' to see: Nomad tries again, here or elsewhere.
-func (w *Worker) answerWaiting(ctx context.Context, cause error) {
+func (c *calls) answerWaiting(ctx context.Context, cause error) {
 	reason := &wire.Error{}
 	if !errors.As(cause, &reason) {
 		return
 	}
 	failed := time.Now()
-	if err := w.puller.Start(); err != nil {
+	if err := c.puller.Start(); err != nil {
 		return
 	}
-	defer w.puller.Stop()
+	defer c.puller.Stop()
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	for range answerMost {
 		idle, stop := context.WithTimeout(ctx, answerWait/4)
-		d, err := w.puller.Next(idle)
+		d, err := c.puller.Next(idle)
 		stop()
 		if err != nil || d.Published.After(failed) {
 			return // the puller's close gives the last one back
 		}
-		w.finish(ctx, d, queue.Result{
-			Call: d.Call, Attempt: d.Attempt, Worker: w.task.Identity.Alloc, Keep: d.Keep,
+		c.finish(ctx, d, queue.Result{
+			Call: d.Call, Attempt: d.Attempt, Worker: c.task.Identity.Alloc, Keep: d.Keep,
 			Error: &wire.Error{Kind: wire.KindStart, Type: reason.Type, Message: "the function does not start: " + reason.Message, Traceback: reason.Traceback},
 		})
 	}
+}
+
+// getStuck marks the worker as useless because of a call.
+func (c *calls) getStuck(call string) {
+	c.recycleOnce.Do(func() {
+		c.stuck = call
+		close(c.recycle)
+	})
 }

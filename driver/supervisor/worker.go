@@ -10,11 +10,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/internal/handoff"
@@ -27,39 +25,18 @@ const maxPayload = queue.MaxInline
 
 // Worker is one allocation's worker.
 type Worker struct {
-	task     handoff.Task
+	calls
+
 	function queue.Function
-	log      zerolog.Logger
-
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	puller *queue.Puller
-	// results keeps what calls end with.
-	results *queue.Store
-	logs    *logs
-	beats   *heartbeats
-	guest   *guest
-	ready   time.Time
-
-	// suspects is held by a call that runs alone because an earlier attempt of it may have killed its worker; ordinary calls
-	// share it.
-	suspects sync.RWMutex
-	calls    sync.WaitGroup
-	done     atomic.Int64
-	failed   atomic.Int64
-
-	// recycle is closed when a call that does not end makes the worker useless; stuck says which.
-	recycle     chan struct{}
-	recycleOnce sync.Once
-	stuck       string
+	nc       *nats.Conn
+	logs     *logs
 }
 
 // Run runs the worker until the context ends (it then drains) or the guest dies, and tells how it ended.
 func Run(ctx context.Context, task handoff.Task, log zerolog.Logger) handoff.Exit {
 	w := &Worker{
-		task: task, log: log,
+		calls:    calls{task: task, log: log, recycle: make(chan struct{})},
 		function: queue.Function{Namespace: task.Identity.Namespace, App: task.Identity.App, Name: task.Identity.Function},
-		recycle:  make(chan struct{}),
 	}
 	exit := w.run(ctx)
 	exit.Time = time.Now()
@@ -163,7 +140,7 @@ func (w *Worker) serve(ctx context.Context) handoff.Exit {
 	}
 	stop()
 	taker.Wait()
-	w.calls.Wait()
+	w.running.Wait()
 	return exit
 }
 
@@ -174,7 +151,7 @@ func (w *Worker) take(ctx context.Context) {
 			return // stopping: deliveries not taken go back when the puller closes
 		}
 		w.beats.changed()
-		w.calls.Go(func() { w.handle(context.WithoutCancel(ctx), delivery) })
+		w.running.Go(func() { w.handle(context.WithoutCancel(ctx), delivery) })
 	}
 }
 
@@ -238,12 +215,4 @@ func (w *Worker) replace(ctx context.Context) handoff.Exit {
 	w.event(queue.Event{Kind: queue.EventCrashed, Reason: reason})
 	_ = w.guest.sandbox.Kill() // frees whoever still waits for the guest
 	return handoff.Exit{Code: 1, Reason: reason}
-}
-
-// getStuck marks the worker as useless because of a call.
-func (w *Worker) getStuck(call string) {
-	w.recycleOnce.Do(func() {
-		w.stuck = call
-		close(w.recycle)
-	})
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -83,7 +82,7 @@ type Snapshots struct {
 	MaxBytes int64  `json:"max_bytes"`
 	Key      string `json:"key"`
 	// Inputs are what the key was made of, kept with the snapshot for people.
-	Inputs snapshot.Inputs `json:"inputs"`
+	Inputs json.RawMessage `json:"inputs"`
 }
 
 // Exit is how a supervisor ended.
