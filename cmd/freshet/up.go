@@ -129,7 +129,7 @@ func upDetached(ctx context.Context, env environment, o upOptions) (*local.State
 	if err := state.Ready(ctx); err != nil {
 		select {
 		case exit := <-ended:
-			return nil, fmt.Errorf("start the cluster: it ended: %w; see %s", exit, upLog(o.state))
+			return nil, fmt.Errorf("start the cluster: it ended: %w; the end of %s:\n%s", exit, upLog(o.state), local.LastLines(upLog(o.state)))
 		default:
 			return nil, errors.Join(err, child.Process.Signal(syscall.SIGTERM))
 		}

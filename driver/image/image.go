@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
 // Program is where the function's program is in the guest's root.
@@ -144,6 +145,9 @@ func (c *Cache) build(ctx context.Context, code string, isBlob bool, root Root) 
 }
 
 func (c *Cache) open(ctx context.Context, code string, isBlob bool, digest string) (io.ReadCloser, error) {
+	if isBlob && c.blobs == nil {
+		return nil, spec.FieldError{Field: "code", Value: code, Mend: "this node has no blob store: set blobs in the driver's plugin config, or name a path on the node"}
+	}
 	if isBlob {
 		return c.blobs.Open(ctx, digest)
 	}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,16 +107,48 @@ func (c *Cluster) Stop(ctx context.Context) error {
 			err = errors.Join(stopPlugins(c.State.path("plugins", "freshet-driver")), stopWorkers(ctx, c.State.DriverDir(), workerGrace, c.log))
 		}
 		p.stop()
-		c.log.Info().Str("component", p.command.name).Msg("stopped")
+		c.log.Info().Str("process", p.command.name).Msg("stopped")
 	}
 	return errors.Join(err, UnmountUnder(c.State.dir))
 }
 
-// Ready waits until calls can be made: the gateway answers and the node offers the freshet driver.
-func (c *Cluster) Ready(ctx context.Context) error { return c.State.Ready(ctx) }
+// hopeless is how often a component may end before the start is given up.
+const hopeless = 3
+
+// Ready waits until calls can be made: the gateway answers and the node offers the freshet driver. It gives up early when a
+// component keeps ending, and says what that one said last.
+func (c *Cluster) Ready(ctx context.Context) error {
+	return c.State.await(ctx, func() error {
+		for _, p := range c.processes {
+			if p.status().Restarts >= hopeless {
+				return fmt.Errorf("%s ended %d times in a row; the end of %s:\n%s", p.command.name, hopeless, p.logPath, LastLines(p.logPath))
+			}
+		}
+		return nil
+	})
+}
+
+// LastLines is the end of a log, to show why something failed.
+func LastLines(path string) string {
+	const most = 1500
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	data = data[max(0, len(data)-most):]
+	if at := bytes.IndexByte(data, '\n'); at >= 0 && len(data) == most {
+		data = data[at+1:]
+	}
+	return string(bytes.TrimSpace(data))
+}
 
 // Ready waits until the state directory's cluster can take calls, or the context ends; the error says what was missing.
 func (s *State) Ready(ctx context.Context) error {
+	return s.await(ctx, func() error { return nil })
+}
+
+// await waits for the cluster, unless failed says that it is no use.
+func (s *State) await(ctx context.Context, failed func() error) error {
 	waiting := errors.New("nothing answered yet")
 	for {
 		err := s.check(ctx)
@@ -124,6 +157,9 @@ func (s *State) Ready(ctx context.Context) error {
 		}
 		if ctx.Err() == nil {
 			waiting = err
+		}
+		if err := failed(); err != nil {
+			return err
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

@@ -52,7 +52,7 @@ func startProcess(ctx context.Context, cmd command, logDir string, log zerolog.L
 	p := &process{
 		command: cmd, cancel: cancel,
 		logPath: filepath.Join(logDir, cmd.name+".log"),
-		log:     log.With().Str("component", cmd.name).Logger(),
+		log:     log.With().Str("process", cmd.name).Logger(),
 	}
 	p.done.Go(func() { p.keep(ctx) })
 	return p

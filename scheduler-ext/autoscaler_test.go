@@ -1,0 +1,192 @@
+package autoscaler_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/internal/nomadtest"
+	"github.com/freshet-dev/freshet/internal/queue"
+	autoscaler "github.com/freshet-dev/freshet/scheduler-ext"
+)
+
+const patience = 20 * time.Second
+
+// rig is an autoscaler between a real Nomad server and a real NATS server, and a function with 4 calls a worker, at most 5.
+type rig struct {
+	nomad    *api.Client
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	function queue.Function
+	handler  http.Handler
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("NATS does not get ready")
+	}
+	nc, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := queue.Setup(t.Context(), js, queue.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{nomad: nomadtest.Start(t), nc: nc, js: js, function: queue.Function{Namespace: "default", App: "app", Name: "f"}}
+	r.register(t, 5)
+	watcher := jobs.NewWatcher(r.nomad, nil, zerolog.Nop())
+	watcher.Open(t.Context())
+	t.Cleanup(watcher.Close)
+	a, err := autoscaler.New(autoscaler.Config{NATS: nc, Nomad: r.nomad, Functions: watcher, Registry: prometheus.NewRegistry(), Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	r.handler = a.Handler()
+	eventually(t, "the function is known", func() bool { _, ok := watcher.Get("default", "app", "f"); return ok })
+	return r
+}
+
+func (r *rig) register(t *testing.T, most int64) {
+	t.Helper()
+	job := &api.Job{
+		ID: new("app.f"), Name: new("app.f"), Type: new("service"), Datacenters: []string{"*"},
+		Meta: map[string]string{jobs.MetaApp: "app", jobs.MetaFunction: "f"},
+		TaskGroups: []*api.TaskGroup{{
+			Name: new("worker"), Count: new(0), Update: &api.UpdateStrategy{MaxParallel: new(0)},
+			Scaling: &api.ScalingPolicy{
+				Enabled: new(true), Min: new(int64(0)), Max: new(most),
+				Policy: map[string]any{"scaledown_window": "1s", "target_inflight": 4},
+			},
+			Tasks: []*api.Task{{
+				Name: "guest", Driver: jobs.Driver,
+				Config: map[string]any{"code": "/srv/program", "handler": []map[string]any{{"type": "go"}}},
+			}},
+		}},
+	}
+	if err := jobs.Register(t.Context(), r.nomad, job); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish puts calls into the queue, without a hint.
+func (r *rig) publish(t *testing.T, count int) {
+	t.Helper()
+	for range count {
+		msg, err := queue.Envelope{Function: r.function, Call: ulid.Make().String(), Published: time.Now()}.Message()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.js.PublishMsg(t.Context(), msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// finish takes calls off the queue as a worker does.
+func (r *rig) finish(t *testing.T, count int) {
+	t.Helper()
+	p, err := queue.OpenPuller(t.Context(), r.nc, r.function, 1, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range count {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		d, err := p.Next(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (r *rig) count(t *testing.T) int {
+	t.Helper()
+	job, _, err := r.nomad.Jobs().Info("app.f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *job.TaskGroups[0].Count
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for !condition() {
+		select {
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func TestCountFollowsTheQueue(t *testing.T) {
+	r := newRig(t)
+	r.publish(t, 9)
+	eventually(t, "3 workers for 9 calls, 4 each", func() bool { return r.count(t) == 3 })
+	r.publish(t, 100)
+	eventually(t, "no more than the maximum", func() bool { return r.count(t) == 5 })
+	r.finish(t, 108)
+	eventually(t, "1 worker for the last call, after the window", func() bool { return r.count(t) == 1 })
+	r.finish(t, 1)
+	eventually(t, "none without calls", func() bool { return r.count(t) == 0 })
+}
+
+func TestHintStartsAWorkerAtOnce(t *testing.T) {
+	r := newRig(t)
+	if err := r.nc.Publish(r.function.DemandSubject(), nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a worker for the hint", func() bool { return r.count(t) == 1 })
+	eventually(t, "none when nothing came of it", func() bool { return r.count(t) == 0 })
+	recorder := httptest.NewRecorder()
+	r.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if text := recorder.Body.String(); !strings.Contains(text, `freshet_autoscaler_reaction_seconds_count{direction="up"} 1`) {
+		t.Errorf("metrics do not show the reaction: %s", text)
+	}
+}
+
+func TestHandSetCountIsBroughtBackToTheNeed(t *testing.T) {
+	r := newRig(t)
+	r.publish(t, 1)
+	eventually(t, "a worker", func() bool { return r.count(t) == 1 })
+	if _, _, err := r.nomad.Jobs().Scale("app.f", "worker", new(4), "by hand", false, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the one that is needed", func() bool { return r.count(t) == 1 })
+}
