@@ -31,7 +31,8 @@ the call itself ended in an error, which is printed.`,
 		Example: `  freshet call gosearch.search '{"q":"http server"}'
   echo '{"q":"http server"}' | freshet call gosearch.search
   freshet call gosearch.search --file query.json -v`,
-		Args: args(cobra.RangeArgs(1, 2)),
+		Args:              args(cobra.RangeArgs(1, 2)),
+		ValidArgsFunction: completeFunction(env),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if _, _, err := splitName(given[0]); err != nil {
 				return usagef(cmd, "%w", err)

@@ -34,7 +34,8 @@ func newDeploy(env environment) *cobra.Command {
 		Short: "Build the Go program in DIR and deploy its functions",
 		Long: `Builds the Go program in DIR as a static binary, asks it for its functions, uploads it and registers one Nomad job for
 each function. Functions that the app had before and has no more are stopped.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			base, err := env.gateway(o.addr)
 			if err != nil {

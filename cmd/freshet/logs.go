@@ -25,9 +25,10 @@ type logsOptions struct {
 func newLogs(env environment) *cobra.Command {
 	var o logsOptions
 	cmd := &cobra.Command{
-		Use:   "logs APP.FUNCTION",
-		Short: "Show what a function's calls and workers wrote",
-		Args:  args(cobra.ExactArgs(1)),
+		Use:               "logs APP.FUNCTION",
+		Short:             "Show what a function's calls and workers wrote",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeFunction(env),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			app, function, err := splitName(given[0])
 			if err != nil {

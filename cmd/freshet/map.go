@@ -35,8 +35,9 @@ func newMap(env environment) *cobra.Command {
 		Short: "Call a function once for each line of a file",
 		Long: `Calls a function once for each line of the input and prints a line of JSON for each call as it ends: its index, and its
 output or its error. Items that fail do not end the others; exit code 3 says that some failed.`,
-		Example: `  freshet map gosearch.search --input examples/gosearch/queries.ndjson --output results.ndjson`,
-		Args:    args(cobra.ExactArgs(1)),
+		Example:           `  freshet map gosearch.search --input examples/gosearch/queries.ndjson --output results.ndjson`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeFunction(env),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if _, _, err := splitName(given[0]); err != nil {
 				return usagef(cmd, "%w", err)

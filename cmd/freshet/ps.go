@@ -35,9 +35,10 @@ func newPs(env environment) *cobra.Command {
 	var addr, namespace string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "ps [APP[.FUNCTION]]",
-		Short: "List functions and their workers",
-		Args:  args(cobra.MaximumNArgs(1)),
+		Use:               "ps [APP[.FUNCTION]]",
+		Short:             "List functions and their workers",
+		Args:              args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeFunction(env),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			base, err := env.gateway(addr)
 			if err != nil {

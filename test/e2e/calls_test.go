@@ -112,6 +112,12 @@ func TestLogsAreKeptWithTheirCall(t *testing.T) {
 	})
 }
 
+func TestShellsAreOfferedTheFunctions(t *testing.T) {
+	if out, err := shared.freshet("__complete", "call", ""); err != nil || !strings.Contains(out, "gosearch.search\n") {
+		t.Errorf("got %v %s", err, out)
+	}
+}
+
 func TestCommandLineSaysWhatIsWrong(t *testing.T) {
 	for name, test := range map[string]struct {
 		args []string

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// completeWait bounds how long a shell waits for names.
+const completeWait = time.Second
+
+// completeFunction offers the functions that there are, as APP.FUNCTION. A gateway that is away offers none.
+func completeFunction(env environment) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(given) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		base, err := env.gateway(cmd.Flag("addr").Value.String())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), completeWait)
+		defer cancel()
+		var functions []functionRow
+		query := url.Values{"namespace": {cmd.Flag("namespace").Value.String()}}
+		if err := newAPIClient(base).get(ctx, "/v1/functions", query, &functions); err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names := make([]string, len(functions))
+		for i, f := range functions {
+			names[i] = f.App + "." + f.Function
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeFolder offers folders.
+func completeFolder(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
