@@ -37,6 +37,11 @@ type calls struct {
 	beats   *heartbeats
 	ready   time.Time
 
+	// flying are the calls that run here, each with its newest delivery: after an outage the server delivers again what was
+	// never lost.
+	mu     sync.Mutex
+	flying map[string]*queue.Delivery
+
 	// suspects is held by a call that runs alone because an earlier attempt of it may have killed its worker; ordinary calls
 	// share it.
 	suspects sync.RWMutex
@@ -53,6 +58,9 @@ type calls struct {
 // handle brings one attempt of a call to its end: a stored result, or the call's return to the queue.
 func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	defer c.beats.changed()
+	if !c.hold(d) {
+		return
+	}
 	if d.Attempt > 1 {
 		stored, err := c.load(ctx, d.Call)
 		if err == nil {
@@ -73,17 +81,42 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 		return
 	}
 	began := time.Now()
-	end := c.attempt(d)
+	end := c.attempt(ctx, d)
 	result.Run = time.Since(began)
 	result.Error, result.ContentType, result.Body = end.err, end.contentType, end.body
-	if delay, again := c.again(d, end); again {
+	if delay, again := c.again(ctx, d, end); again {
 		c.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
-		if err := d.Return(delay); err != nil {
+		if err := c.release(d).Return(delay); err != nil {
 			c.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
 		}
 		return
 	}
 	c.finish(ctx, d, result)
+}
+
+// hold registers a call as running here. One that does already keeps running, and is settled by its newest delivery.
+func (c *calls) hold(d *queue.Delivery) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	older, runs := c.flying[d.Call]
+	c.flying[d.Call] = d
+	if runs {
+		c.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Msg("call was delivered again while it runs here")
+		older.Drop()
+	}
+	return !runs
+}
+
+// release ends hold and returns the delivery to settle.
+func (c *calls) release(d *queue.Delivery) *queue.Delivery {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	newest, ok := c.flying[d.Call]
+	if !ok {
+		return d // it was answered without running
+	}
+	delete(c.flying, d.Call)
+	return newest
 }
 
 // waited splits the time before the call came here into waiting for this worker's start and waiting in the queue.
@@ -109,8 +142,8 @@ func (c *calls) refuse(d *queue.Delivery) *wire.Error {
 }
 
 // attempt runs the call in the guest, within its timeout.
-func (c *calls) attempt(d *queue.Delivery) outcome {
-	if c.suspect(d) {
+func (c *calls) attempt(ctx context.Context, d *queue.Delivery) outcome {
+	if c.suspect(ctx, d) {
 		c.suspects.Lock()
 		defer c.suspects.Unlock()
 	} else {
@@ -128,10 +161,29 @@ func (c *calls) attempt(d *queue.Delivery) outcome {
 	return <-call.done
 }
 
-// suspect calls run alone. A call gets more attempts than its retries allow only when its worker died while others ran
-// beside it, and which of them did it is known only of a call that runs alone.
-func (c *calls) suspect(d *queue.Delivery) bool {
-	return d.Attempt > 1+c.task.Config.Retries.Max
+// suspect calls run alone: their worker died while others ran beside them, and which of them did it is known only of a call
+// that runs alone. One that may be marked counts as marked.
+func (c *calls) suspect(ctx context.Context, d *queue.Delivery) bool {
+	if d.Attempt <= 1+c.task.Config.Retries.Max {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadWait)
+	defer cancel()
+	marked, err := queue.Suspect(ctx, c.js, d.Call)
+	if err != nil {
+		c.log.Warn().Err(err).Str("call", d.Call).Msg("running the call alone")
+		return true
+	}
+	return marked
+}
+
+// mark makes a call suspect for whoever runs it next.
+func (c *calls) mark(ctx context.Context, d *queue.Delivery) {
+	ctx, cancel := context.WithTimeout(ctx, loadWait)
+	defer cancel()
+	if err := queue.MarkSuspect(ctx, c.js, d.Call); err != nil {
+		c.log.Warn().Err(err).Str("call", d.Call).Msg("the call may end its next worker too")
+	}
 }
 
 func (c *calls) timeOut(number uint64, call *running, limit time.Duration) {
@@ -149,7 +201,7 @@ func (c *calls) timeOut(number uint64, call *running, limit time.Duration) {
 }
 
 // again decides whether a failed attempt is followed by another one, and when.
-func (c *calls) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
+func (c *calls) again(ctx context.Context, d *queue.Delivery, end outcome) (time.Duration, bool) {
 	failed, retries := end.err, c.task.Config.Retries
 	if end.unsent {
 		return 0, true
@@ -161,7 +213,11 @@ func (c *calls) again(d *queue.Delivery, end outcome) (time.Duration, bool) {
 		return retries.Delay(d.Attempt), true
 	}
 	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
-	return 0, died && !c.guest.alone
+	if !died || c.guest.alone {
+		return 0, false
+	}
+	c.mark(ctx, d)
+	return 0, true
 }
 
 // finish stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a
@@ -170,7 +226,7 @@ func (c *calls) finish(ctx context.Context, d *queue.Delivery, result queue.Resu
 	stands, err := c.results.Put(ctx, result, d.Reply)
 	if err != nil {
 		c.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call goes back to the queue")
-		if err := d.Return(0); err != nil {
+		if err := c.release(d).Return(0); err != nil {
 			c.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
 		}
 		return
@@ -194,7 +250,7 @@ func (c *calls) settle(d *queue.Delivery, result queue.Result) {
 	if result.Error != nil {
 		c.failed.Add(1)
 	}
-	if err := d.Ack(); err != nil {
+	if err := c.release(d).Ack(); err != nil {
 		c.log.Warn().Err(err).Str("call", d.Call).Msg("acknowledge; the call's result is stored")
 	}
 }

@@ -35,7 +35,7 @@ type Worker struct {
 // Run runs the worker until the context ends (it then drains) or the guest dies, and tells how it ended.
 func Run(ctx context.Context, task handoff.Task, log zerolog.Logger) handoff.Exit {
 	w := &Worker{
-		calls:    calls{task: task, log: log, recycle: make(chan struct{})},
+		calls:    calls{task: task, log: log, flying: make(map[string]*queue.Delivery), recycle: make(chan struct{})},
 		function: queue.Function{Namespace: task.Identity.Namespace, App: task.Identity.App, Name: task.Identity.Function},
 	}
 	exit := w.run(ctx)

@@ -22,7 +22,7 @@ const (
 	LogsStream = "FRESHET_LOGS"
 	// EventsStream keeps what happened to workers.
 	EventsStream = "FRESHET_EVENTS"
-	// KeysBucket is the key-value bucket that maps idempotency keys to call ids.
+	// KeysBucket is the key-value bucket that maps idempotency keys to call ids, and holds the marks of suspect calls.
 	KeysBucket = "FRESHET_KEYS"
 )
 

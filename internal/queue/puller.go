@@ -392,6 +392,13 @@ func (d *Delivery) Return(delay time.Duration) error {
 	return errors.Join(d.send(nak, ""), p.askLocked())
 }
 
+// Drop lets go of a delivery that a newer one of the same call replaces. The server is told nothing.
+func (d *Delivery) Drop() {
+	d.puller.mu.Lock()
+	defer d.puller.mu.Unlock()
+	d.puller.settleLocked(d)
+}
+
 func (d *Delivery) send(ack []byte, reply string) error {
 	msg := &nats.Msg{Subject: d.msg.Reply, Reply: reply, Data: ack}
 	if err := d.puller.nc.PublishMsg(msg); err != nil {

@@ -297,6 +297,34 @@ func TestCallEndedTwiceAtOnceHasOneResult(t *testing.T) {
 	}
 }
 
+func TestSuspectsAreMarked(t *testing.T) {
+	r := newRig(t)
+	if marked, err := queue.Suspect(t.Context(), r.js, "one"); err != nil || marked {
+		t.Errorf("nobody marked it: %v, %v", marked, err)
+	}
+	if err := queue.MarkSuspect(t.Context(), r.js, "one"); err != nil {
+		t.Fatal(err)
+	}
+	if marked, err := queue.Suspect(t.Context(), r.js, "one"); err != nil || !marked {
+		t.Errorf("it was marked: %v, %v", marked, err)
+	}
+}
+
+// TestDroppedDeliveryIsDeliveredAgain: the server was told nothing.
+func TestDroppedDeliveryIsDeliveredAgain(t *testing.T) {
+	r := newRig(t)
+	p := r.open(t, 1)
+	r.publish(t, 1)
+	first := next(t, p)
+	first.Drop()
+	if p.Busy() != 0 {
+		t.Error("it still holds its slot")
+	}
+	if again := next(t, p); again.Call != first.Call || again.Attempt != 2 {
+		t.Errorf("got attempt %d of %s", again.Attempt, again.Call)
+	}
+}
+
 func TestPublishingTwiceQueuesOnce(t *testing.T) {
 	r := newRig(t)
 	msg, err := queue.Envelope{Function: function, Call: ulid.Make().String(), Published: time.Now()}.Message()

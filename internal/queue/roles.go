@@ -35,6 +35,7 @@ func (r Role) Permissions() Permissions {
 				"freshet.results.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
 				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
 				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
+				"$KV." + KeysBucket + "." + suspectPrefix + "*", "$JS.API.STREAM.INFO.KV_" + KeysBucket, "$JS.API.DIRECT.GET.KV_" + KeysBucket + ".>",
 			},
 			Subscribe: []string{"_INBOX.>", AllStoredBy("*"), "freshet.cancel.>"},
 		}
