@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/freshet-dev/freshet/internal/local"
@@ -302,6 +303,7 @@ func (d *demonstration) awaitZero() error {
 func (d *demonstration) summary(env environment, o upOptions) {
 	d.say("")
 	t := newTable(d.out, "", "took", "")
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight}})
 	t.AppendRows(d.rows)
 	t.Render()
 	freshet, nomad := os.Args[0], "nomad"
