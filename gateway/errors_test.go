@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/gateway"
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -98,7 +99,7 @@ func TestFullQueueIsRefused(t *testing.T) {
 		a, _ := g.try(t.Context(), http.MethodPost, callEcho, nil, http.Header{"Freshet-Timeout": {"10s"}})
 		first <- a
 	}()
-	eventually(t, "the first call is queued", func() bool { return pending(t, g) == 1 })
+	eventually.True(t, "the first call is queued", func() bool { return pending(t, g) == 1 })
 	second := g.do(t, http.MethodPost, callEcho, nil, http.Header{"Freshet-Timeout": {"5s"}})
 	if second.status != http.StatusTooManyRequests || second.header.Get("Retry-After") == "" {
 		t.Errorf("the second call got %d %s", second.status, second.body)
@@ -138,7 +139,7 @@ func TestKeyedCallRunsOnceAlsoThroughAnotherGateway(t *testing.T) {
 		defer close(gone)
 		_, _ = first.try(t.Context(), http.MethodPost, callEcho, []byte("once"), key)
 	}()
-	eventually(t, "the call is queued", func() bool { return pending(t, second) == 1 })
+	eventually.True(t, "the call is queued", func() bool { return pending(t, second) == 1 })
 	first.close() // in the middle of the call
 	<-gone
 	answers := make(chan answer, 1)
@@ -220,7 +221,7 @@ func TestLogsAreServedAndFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "both lines are served", func() bool {
+	eventually.True(t, "both lines are served", func() bool {
 		got := g.do(t, http.MethodGet, "/v1/functions/demo/echo/logs", nil, nil)
 		return strings.Count(string(got.body), "\n") == 2
 	})

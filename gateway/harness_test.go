@@ -20,6 +20,7 @@ import (
 
 	"github.com/freshet-dev/freshet/gateway"
 	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
@@ -172,22 +173,8 @@ func (r *rig) close() {
 // up waits until calls can be taken.
 func (r *rig) up(tb testing.TB) *rig {
 	tb.Helper()
-	eventually(tb, "the gateway is ready", func() bool { return r.do(tb, http.MethodGet, "/readyz", nil, nil).status == http.StatusOK })
+	eventually.True(tb, "the gateway is ready", func() bool { return r.do(tb, http.MethodGet, "/readyz", nil, nil).status == http.StatusOK })
 	return r
-}
-
-func eventually(tb testing.TB, what string, condition func() bool) {
-	tb.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			tb.Fatalf("waited %s in vain until %s", patience, what)
-		case <-tick.C:
-		}
-	}
 }
 
 // answer is an HTTP answer, read.

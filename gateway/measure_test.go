@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -20,11 +21,11 @@ func TestMaxPendingCountsTheCallsOfOtherGateways(t *testing.T) {
 			ends <- a
 		}()
 	}
-	eventually(t, "both are queued", func() bool { return pending(t, first) == 2 })
+	eventually.True(t, "both are queued", func() bool { return pending(t, first) == 2 })
 	if got := first.do(t, http.MethodPost, callEcho, nil, nil); got.status != http.StatusTooManyRequests {
 		t.Errorf("the gateway that has them: got %d %s", got.status, got.body)
 	}
-	eventually(t, "the other gateway refuses too", func() bool {
+	eventually.True(t, "the other gateway refuses too", func() bool {
 		return second.do(t, http.MethodPost, callEcho, nil, http.Header{"Freshet-Timeout": {"100ms"}}).status == http.StatusTooManyRequests
 	})
 	startWorker(t, nats.ClientURL(), 4, nil)
@@ -33,7 +34,7 @@ func TestMaxPendingCountsTheCallsOfOtherGateways(t *testing.T) {
 			t.Errorf("a call that was in time: got %d %s", a.status, a.body)
 		}
 	}
-	eventually(t, "there is room again", func() bool {
+	eventually.True(t, "there is room again", func() bool {
 		return second.do(t, http.MethodPost, callEcho, nil, nil).status == http.StatusOK
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/queue"
 )
 
@@ -26,7 +27,7 @@ func TestWorkersAreKnownByTheirHeartbeats(t *testing.T) {
 	}
 
 	w.beat(t, queue.StateReady, 2, 0)
-	eventually(t, "the worker is listed", func() bool {
+	eventually.True(t, "the worker is listed", func() bool {
 		var list []queue.Heartbeat
 		got := g.do(t, http.MethodGet, "/v1/workers", nil, nil)
 		return json.Unmarshal(got.body, &list) == nil && len(list) == 1 && list[0].Alloc == "alloc-1"
@@ -42,7 +43,7 @@ func TestWorkersAreKnownByTheirHeartbeats(t *testing.T) {
 	}
 
 	w.beat(t, queue.StateStopped, 2, 0)
-	eventually(t, "the stopped worker is gone", func() bool {
+	eventually.True(t, "the stopped worker is gone", func() bool {
 		return string(g.do(t, http.MethodGet, "/v1/workers", nil, nil).body) == "[]\n"
 	})
 }

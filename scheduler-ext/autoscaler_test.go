@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/nomadtest"
 	"github.com/freshet-dev/freshet/internal/queue"
@@ -70,7 +71,7 @@ func newRig(t *testing.T) *rig {
 	}
 	t.Cleanup(a.Close)
 	r.handler = a.Handler()
-	eventually(t, "the function is known", func() bool { _, ok := watcher.Get("default", "app", "f"); return ok })
+	eventually.True(t, "the function is known", func() bool { _, ok := watcher.Get("default", "app", "f"); return ok })
 	return r
 }
 
@@ -143,28 +144,16 @@ func (r *rig) count(t *testing.T) int {
 	return *job.TaskGroups[0].Count
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 func TestCountFollowsTheQueue(t *testing.T) {
 	r := newRig(t)
 	r.publish(t, 9)
-	eventually(t, "3 workers for 9 calls, 4 each", func() bool { return r.count(t) == 3 })
+	eventually.True(t, "3 workers for 9 calls, 4 each", func() bool { return r.count(t) == 3 })
 	r.publish(t, 100)
-	eventually(t, "no more than the maximum", func() bool { return r.count(t) == 5 })
+	eventually.True(t, "no more than the maximum", func() bool { return r.count(t) == 5 })
 	r.finish(t, 108)
-	eventually(t, "1 worker for the last call, after the window", func() bool { return r.count(t) == 1 })
+	eventually.True(t, "1 worker for the last call, after the window", func() bool { return r.count(t) == 1 })
 	r.finish(t, 1)
-	eventually(t, "none without calls", func() bool { return r.count(t) == 0 })
+	eventually.True(t, "none without calls", func() bool { return r.count(t) == 0 })
 }
 
 func TestHintStartsAWorkerAtOnce(t *testing.T) {
@@ -172,8 +161,8 @@ func TestHintStartsAWorkerAtOnce(t *testing.T) {
 	if err := r.nc.Publish(r.function.DemandSubject(), nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a worker for the hint", func() bool { return r.count(t) == 1 })
-	eventually(t, "none when nothing came of it", func() bool { return r.count(t) == 0 })
+	eventually.True(t, "a worker for the hint", func() bool { return r.count(t) == 1 })
+	eventually.True(t, "none when nothing came of it", func() bool { return r.count(t) == 0 })
 	recorder := httptest.NewRecorder()
 	r.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if text := recorder.Body.String(); !strings.Contains(text, `freshet_autoscaler_reaction_seconds_count{direction="up"} 1`) {
@@ -184,9 +173,9 @@ func TestHintStartsAWorkerAtOnce(t *testing.T) {
 func TestHandSetCountIsBroughtBackToTheNeed(t *testing.T) {
 	r := newRig(t)
 	r.publish(t, 1)
-	eventually(t, "a worker", func() bool { return r.count(t) == 1 })
+	eventually.True(t, "a worker", func() bool { return r.count(t) == 1 })
 	if _, _, err := r.nomad.Jobs().Scale("app.f", "worker", new(4), "by hand", false, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the one that is needed", func() bool { return r.count(t) == 1 })
+	eventually.True(t, "the one that is needed", func() bool { return r.count(t) == 1 })
 }

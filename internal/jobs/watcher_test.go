@@ -10,13 +10,12 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/rs/zerolog"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/nomadtest"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
-
-const patience = 20 * time.Second
 
 // job is a function's, as a person could have written it.
 func job(app, name string) *api.Job {
@@ -34,18 +33,6 @@ func job(app, name string) *api.Job {
 	}
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 func key(app, name string) queue.Function {
 	return queue.Function{Namespace: "default", App: app, Name: name}
 }
@@ -59,12 +46,12 @@ func TestWatcherFollowsTheLifeOfAJob(t *testing.T) {
 	w := jobs.NewWatcher(nomad, func(queue.Function) { changes.Add(1) }, zerolog.Nop())
 	w.Open(t.Context())
 	defer w.Close()
-	eventually(t, "the job that was there is known", func() bool { _, ok := w.Get("default", "before", "f"); return ok && w.Ready() })
+	eventually.True(t, "the job that was there is known", func() bool { _, ok := w.Get("default", "before", "f"); return ok && w.Ready() })
 
 	if err := jobs.Register(t.Context(), nomad, job("app", "f")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the new job is known", func() bool {
+	eventually.True(t, "the new job is known", func() bool {
 		f, ok := w.Get("default", "app", "f")
 		return ok && f.Scaling.Max == 7 && f.Version == "1"
 	})
@@ -74,7 +61,7 @@ func TestWatcherFollowsTheLifeOfAJob(t *testing.T) {
 	if _, _, err := nomad.Jobs().Scale("app.f", "worker", new(3), "", false, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the new count is known", func() bool { e, _ := w.Entry(key("app", "f")); return e.Count == 3 })
+	eventually.True(t, "the new count is known", func() bool { e, _ := w.Entry(key("app", "f")); return e.Count == 3 })
 
 	changed := job("app", "f")
 	changed.Meta[jobs.MetaVersion] = "2"
@@ -89,11 +76,11 @@ func TestWatcherFollowsTheLifeOfAJob(t *testing.T) {
 	if err := jobs.Stop(t.Context(), nomad, "default", "app.f"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the stopped job is gone", func() bool { _, ok := w.Entry(key("app", "f")); return !ok })
+	eventually.True(t, "the stopped job is gone", func() bool { _, ok := w.Entry(key("app", "f")); return !ok })
 	if _, _, err := nomad.Jobs().Deregister("before.f", true, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the purged job is gone", func() bool { return len(w.List()) == 0 })
+	eventually.True(t, "the purged job is gone", func() bool { return len(w.List()) == 0 })
 }
 
 func TestWrongJobsAreKnownWithTheirError(t *testing.T) {
@@ -106,7 +93,7 @@ func TestWrongJobsAreKnownWithTheirError(t *testing.T) {
 	w := jobs.NewWatcher(nomad, nil, zerolog.Nop())
 	w.Open(t.Context())
 	defer w.Close()
-	eventually(t, "the wrong job is known", func() bool { _, ok := w.Entry(key("app", "f")); return ok })
+	eventually.True(t, "the wrong job is known", func() bool { _, ok := w.Entry(key("app", "f")); return ok })
 	entry, _ := w.Entry(key("app", "f"))
 	if entry.Err == nil || !strings.Contains(entry.Err.Error(), "concurency") {
 		t.Errorf("got %v", entry.Err)

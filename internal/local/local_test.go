@@ -13,23 +13,13 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+
+	"github.com/freshet-dev/freshet/internal/eventually"
 )
 
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
 
 func TestStateIsFoundAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
@@ -110,17 +100,17 @@ func shell(t *testing.T, line string) (*process, string) {
 
 func TestComponentsStartAgain(t *testing.T) {
 	p, dir := shell(t, `echo run >>"$DIR/runs"; exec tail -f /dev/null`)
-	eventually(t, "it runs", func() bool { _, err := os.Stat(filepath.Join(dir, "runs")); return err == nil && p.status().PID != 0 })
+	eventually.True(t, "it runs", func() bool { _, err := os.Stat(filepath.Join(dir, "runs")); return err == nil && p.status().PID != 0 })
 	first := p.status().PID
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it runs again", func() bool { now := p.status(); return now.PID != 0 && now.PID != first && now.Restarts == 1 })
+	eventually.True(t, "it runs again", func() bool { now := p.status(); return now.PID != 0 && now.PID != first && now.Restarts == 1 })
 }
 
 func TestComponentsStopWhenAsked(t *testing.T) {
 	p, dir := shell(t, `trap 'echo bye >"$DIR/bye"; exit 0' TERM; echo up >"$DIR/up"; while :; do read -r _ </dev/null; done`)
-	eventually(t, "it runs", func() bool { _, err := os.Stat(filepath.Join(dir, "up")); return err == nil })
+	eventually.True(t, "it runs", func() bool { _, err := os.Stat(filepath.Join(dir, "up")); return err == nil })
 	p.stop()
 	if text, err := os.ReadFile(filepath.Join(dir, "bye")); err != nil || string(text) != "bye\n" {
 		t.Errorf("it did not stop by itself: %q, %v", text, err)

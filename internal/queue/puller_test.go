@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -117,21 +118,6 @@ func (r *rig) depth(t *testing.T) int64 {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("never: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 func TestPullerTakesNoMoreThanItsSlots(t *testing.T) {
 	r := newRig(t)
 	r.publish(t, 10)
@@ -156,7 +142,7 @@ func TestPullerTakesNoMoreThanItsSlots(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the queue is empty", func() bool { return r.depth(t) == 0 })
+	eventually.True(t, "the queue is empty", func() bool { return r.depth(t) == 0 })
 }
 
 func TestAckPullsTheNextCall(t *testing.T) {
@@ -168,7 +154,7 @@ func TestAckPullsTheNextCall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the queue is empty", func() bool { return r.depth(t) == 0 })
+	eventually.True(t, "the queue is empty", func() bool { return r.depth(t) == 0 })
 	r.publish(t, 1) // an idle puller still pulls
 	next(t, p)
 }
@@ -212,7 +198,7 @@ func TestPullerSurvivesTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	startNATS(t, number, r.dir)
-	eventually(t, "reconnected", r.nc.IsConnected)
+	eventually.True(t, "reconnected", r.nc.IsConnected)
 	r.publish(t, 2)
 	next(t, p)
 	next(t, p)

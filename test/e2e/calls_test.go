@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/sdk/client"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -16,7 +17,7 @@ func TestFromZeroAndBack(t *testing.T) {
 	if err != nil || first.Said != "hello" {
 		t.Fatalf("got %+v, %v", first, err)
 	}
-	eventually(t, "no worker is left", func() bool {
+	eventually.True(t, "no worker is left", func() bool {
 		v := look(t, "misbehave", "one")
 		return v.Count == 0 && v.Workers == 0 && v.Pending == 0
 	})
@@ -54,7 +55,7 @@ func TestErrorsSayWhoDidWhat(t *testing.T) {
 			if client.KindOf(err) != test.kind || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, want %s saying %q", err, test.kind, test.says)
 			}
-			eventually(t, "the call left the queue", func() bool { return look(t, "misbehave", "one").Pending == 0 })
+			eventually.True(t, "the call left the queue", func() bool { return look(t, "misbehave", "one").Pending == 0 })
 			if answer, err := tell(t, "one", "say", "after"); err != nil || answer.Said != "after" {
 				t.Errorf("the next call: %+v, %v", answer, err)
 			}
@@ -80,7 +81,7 @@ func TestNeighboursOfABadCall(t *testing.T) {
 				}
 			})
 			calls.Wait()
-			eventually(t, "the queue is empty", func() bool { return look(t, "misbehave", "many").Pending == 0 })
+			eventually.True(t, "the queue is empty", func() bool { return look(t, "misbehave", "many").Pending == 0 })
 		})
 	}
 }
@@ -106,7 +107,7 @@ func TestLogsAreKeptWithTheirCall(t *testing.T) {
 	if _, err := tell(t, "one", "print", "a line to find"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the three lines are there", func() bool {
+	eventually.True(t, "the three lines are there", func() bool {
 		out, err := shared.freshet("logs", "misbehave.one", "--json")
 		return err == nil && strings.Count(out, "a line to find") >= 3
 	})

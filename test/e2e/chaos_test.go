@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/freshet-dev/freshet/internal/eventually"
 )
 
 // items is the size of the maps that components are killed in: long enough to be in the middle.
@@ -32,7 +34,7 @@ func TestNothingIsLostWhenAComponentDies(t *testing.T) {
 				t.Fatal(err)
 			}
 			run.check(t)
-			eventually(t, "the queue is empty", func() bool { return look(t, "misbehave", "slow").Pending == 0 })
+			eventually.True(t, "the queue is empty", func() bool { return look(t, "misbehave", "slow").Pending == 0 })
 		})
 	}
 }

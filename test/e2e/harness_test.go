@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/local"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/client"
@@ -187,26 +188,11 @@ func workers(t *testing.T, app, function string) []queue.Heartbeat {
 	return list
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("never: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 // process finds a process of this cluster by the end of its program's path and a word of its arguments.
 func process(t *testing.T, program, word string) int {
 	t.Helper()
 	found := 0
-	eventually(t, program+" "+word+" runs", func() bool {
+	eventually.True(t, program+" "+word+" runs", func() bool {
 		files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		if err != nil {
 			t.Fatal(err)

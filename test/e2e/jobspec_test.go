@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/jobspecs"
 )
 
@@ -58,15 +59,15 @@ func TestHandWrittenJobIsAFunction(t *testing.T) {
 		if out, err := nomad(t, "job", "stop", "-purge", "byhand.one"); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
-		eventually(t, "the function is gone", func() bool { return status(t, "byhand/one", `{"do":"say"}`) == http.StatusNotFound })
+		eventually.True(t, "the function is gone", func() bool { return status(t, "byhand/one", `{"do":"say"}`) == http.StatusNotFound })
 	}()
-	eventually(t, "the function is known", func() bool { return status(t, "byhand/one", `{"do":"say","with":"x"}`) == http.StatusOK })
+	eventually.True(t, "the function is known", func() bool { return status(t, "byhand/one", `{"do":"say","with":"x"}`) == http.StatusOK })
 	out, err := nomad(t, "job", "status", "byhand.one")
 	if err != nil || !strings.Contains(out, "service") || !strings.Contains(out, "running") {
 		t.Errorf("nomad job status: %v: %s", err, out)
 	}
 	worker := workers(t, "byhand", "one")[0]
-	eventually(t, "Nomad shows the worker as running", func() bool {
+	eventually.True(t, "Nomad shows the worker as running", func() bool {
 		out, err := nomad(t, "alloc", "status", worker.Alloc)
 		return err == nil && strings.Contains(out, "Task \"guest\" is \"running\"")
 	})

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/freshet-dev/freshet/internal/eventually"
 )
 
 // snapshotOf finds the snapshot of a function of the tests' app in the node's store.
@@ -36,7 +38,7 @@ func snapshotOf(t *testing.T, function string) string {
 // awaitIdle waits until a function of the tests' app has no worker.
 func awaitIdle(t *testing.T, function string) {
 	t.Helper()
-	eventually(t, "no worker is left", func() bool {
+	eventually.True(t, "no worker is left", func() bool {
 		v := look(t, "misbehave", function)
 		return v.Count == 0 && v.Workers == 0
 	})

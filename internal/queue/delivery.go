@@ -1,0 +1,82 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Delivery is one attempt of a call, given to this worker. Settle it once, by Ack or Return; until then it is kept from
+// other workers.
+type Delivery struct {
+	Envelope
+	// Attempt counts from 1, over all workers and messages.
+	Attempt int
+	// Received is when it arrived here.
+	Received time.Time
+
+	msg    *nats.Msg
+	puller *Puller
+}
+
+func newDelivery(p *Puller, msg *nats.Msg) (*Delivery, error) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("read delivery: %w", err)
+	}
+	subject := p.function.CallsSubject()
+	envelope, err := ParseEnvelope(subject, msg.Header, msg.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &Delivery{
+		Envelope: envelope, Attempt: envelope.Attempt + int(meta.NumDelivered), Received: time.Now(),
+		msg: msg, puller: p,
+	}, nil
+}
+
+// Ack takes the call off the queue and pulls the next one in the same message. Its result must be stored before.
+func (d *Delivery) Ack() error {
+	p := d.puller
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.settleLocked(d) {
+		return nil
+	}
+	if p.stopped || p.slots-len(p.held)-p.asked <= 0 {
+		return d.send([]byte("+ACK"), "")
+	}
+	return d.send(append([]byte("+NXT "), p.newPullLocked(1)...), p.inbox)
+}
+
+// Return gives the call back to the queue, for another attempt after the delay.
+func (d *Delivery) Return(delay time.Duration) error {
+	p := d.puller
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.settleLocked(d) {
+		return nil
+	}
+	nak := []byte("-NAK")
+	if delay > 0 {
+		nak = fmt.Appendf(nak, ` {"delay":%d}`, delay)
+	}
+	return errors.Join(d.send(nak, ""), p.askLocked())
+}
+
+// Drop lets go of a delivery that a newer one of the same call replaces. The server is told nothing.
+func (d *Delivery) Drop() {
+	d.puller.mu.Lock()
+	defer d.puller.mu.Unlock()
+	d.puller.settleLocked(d)
+}
+
+func (d *Delivery) send(ack []byte, reply string) error {
+	msg := &nats.Msg{Subject: d.msg.Reply, Reply: reply, Data: ack}
+	if err := d.puller.nc.PublishMsg(msg); err != nil {
+		return fmt.Errorf("settle call %s: %w", d.Call, err)
+	}
+	return nil
+}
