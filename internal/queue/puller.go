@@ -22,6 +22,9 @@ const (
 	consumerIdle = time.Hour
 	// pullExpires is how long one pull waits at the server. An idle worker renews its pulls this often.
 	pullExpires = 30 * time.Second
+	// checkEvery is how often the consumer is looked for: a pull that reaches the server just as its consumer goes is dropped
+	// without a word, and would be waited for until it expires.
+	checkEvery = 8 * time.Second
 	// maxWaiting is how many pulls may wait at a function's consumer, from all workers: NATS's default of 512 is
 	// reached by eight workers of 64 slots.
 	maxWaiting = 65536
@@ -197,6 +200,8 @@ func (p *Puller) maintain(ctx context.Context) {
 	defer p.nc.RemoveStatusListener(reconnected)
 	ticker := time.NewTicker(AckWait / 4)
 	defer ticker.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -206,8 +211,24 @@ func (p *Puller) maintain(ctx context.Context) {
 		case <-ticker.C:
 			p.extend()
 			p.repair(ctx, false)
+		case <-check.C:
+			p.repair(ctx, p.orphaned(ctx))
 		}
 	}
+}
+
+// orphaned tells that the consumer is gone while pulls wait for it.
+func (p *Puller) orphaned(ctx context.Context) bool {
+	p.mu.Lock()
+	waits := !p.stopped && p.asked > 0
+	p.mu.Unlock()
+	if !waits {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, AckWait)
+	defer cancel()
+	_, err := p.js.Consumer(ctx, p.function.CallsStream(), p.function.Consumer())
+	return errors.Is(err, jetstream.ErrConsumerNotFound)
 }
 
 func (p *Puller) extend() {
@@ -222,13 +243,13 @@ func (p *Puller) extend() {
 	}
 }
 
-// repair asks again where no pull is waiting though slots are free: after a reconnect, or when the consumer vanished.
-func (p *Puller) repair(ctx context.Context, reconnected bool) {
+// repair asks again where no pull is waiting though slots are free; lost says that those which wait are not answered.
+func (p *Puller) repair(ctx context.Context, lost bool) {
 	p.mu.Lock()
 	p.forgetLocked(time.Now())
 	missing := !p.stopped && p.slots-len(p.held)-p.asked > 0
 	p.mu.Unlock()
-	if !missing && !reconnected || !p.nc.IsConnected() {
+	if !missing && !lost || !p.nc.IsConnected() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, AckWait)
