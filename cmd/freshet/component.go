@@ -39,6 +39,7 @@ func connectNATS(name, url string, env environment, log zerolog.Logger) (*nats.C
 		nats.UserInfo(env.natsUser, env.natsPassword),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // a server that is being set up anew refuses for a while
 		nats.ReconnectWait(100*time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
 		nats.PingInterval(10*time.Second),

@@ -21,6 +21,7 @@ func (w *Worker) connect(ctx context.Context) error {
 		nats.Name("worker "+w.function.String()+" "+w.task.Identity.Alloc),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // a server that is being set up anew refuses for a while
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectWait, reconnectWait),
 		nats.PingInterval(10*time.Second),
