@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
@@ -293,5 +295,31 @@ func TestManifestRefusesWhatCannotBeDeployed(t *testing.T) {
 	m, err := newApp(nil).Manifest()
 	if err != nil || m.App != "test" || len(m.Functions) != 6 {
 		t.Errorf("got %+v, %v", m, err)
+	}
+}
+
+func TestOptionsAreInTheManifest(t *testing.T) {
+	app := New("a")
+	Func(app, "f", func(context.Context, string) (string, error) { return "", nil },
+		Concurrency(3), CPU(200), MemoryMB(512), Timeout(time.Minute), StartupTimeout(time.Hour), Retries(2, time.Second, 3),
+		Snapshot(true), Scale(1, 9), TargetInflight(2), Buffer(4), ScaledownWindow(time.Second), Priority(70),
+		Env("A", "B"), Mount("/host", "/guest"))
+	m, err := app.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := spec.Duration(time.Second)
+	want := spec.Function{
+		App: "a", Name: "f", Priority: 70, Env: map[string]string{"A": "B"},
+		Config: spec.Config{
+			Handler: &spec.Handler{Type: spec.HandlerGo, Entry: "f"}, Concurrency: 3, Timeout: 60 * second, StartupTimeout: 3600 * second,
+			Retries: spec.Retries{Max: 2, Initial: second, Backoff: 3}, Snapshot: spec.Snapshot{Enabled: true},
+			Mounts: []spec.Mount{{Source: "/host", Target: "/guest"}},
+		},
+		Resources: spec.Resources{CPU: 200, MemoryMB: 512},
+		Scaling:   spec.Scaling{Min: 1, Max: 9, TargetInflight: 2, Buffer: 4, ScaledownWindow: second},
+	}
+	if got := m.Functions[0]; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -87,15 +87,6 @@ func natsUser(s *State, role queue.Role) []string {
 	return []string{"FRESHET_NATS_USER=" + string(role), "FRESHET_NATS_PASSWORD=" + s.Passwords[role]}
 }
 
-// Processes are the components in the order of their start.
-func (c *Cluster) Processes() []Process {
-	list := make([]Process, len(c.processes))
-	for i, p := range c.processes {
-		list[i] = p.status()
-	}
-	return list
-}
-
 // Stop ends everything this cluster started, in an order that loses no call: first the ways in, then the scheduler, then
 // the workers, which finish or give back their calls, at last the queue.
 func (c *Cluster) Stop(ctx context.Context) error {
@@ -120,7 +111,7 @@ const hopeless = 3
 func (c *Cluster) Ready(ctx context.Context) error {
 	return c.State.await(ctx, func() error {
 		for _, p := range c.processes {
-			if p.status().Restarts >= hopeless {
+			if p.status().restarts >= hopeless {
 				return fmt.Errorf("%s ended %d times in a row; the end of %s:\n%s", p.command.name, hopeless, p.logPath, LastLines(p.logPath))
 			}
 		}

@@ -100,12 +100,12 @@ func shell(t *testing.T, line string) (*process, string) {
 
 func TestComponentsStartAgain(t *testing.T) {
 	p, dir := shell(t, `echo run >>"$DIR/runs"; exec tail -f /dev/null`)
-	eventually.True(t, "it runs", func() bool { _, err := os.Stat(filepath.Join(dir, "runs")); return err == nil && p.status().PID != 0 })
-	first := p.status().PID
+	eventually.True(t, "it runs", func() bool { _, err := os.Stat(filepath.Join(dir, "runs")); return err == nil && p.status().pid != 0 })
+	first := p.status().pid
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually.True(t, "it runs again", func() bool { now := p.status(); return now.PID != 0 && now.PID != first && now.Restarts == 1 })
+	eventually.True(t, "it runs again", func() bool { now := p.status(); return now.pid != 0 && now.pid != first && now.restarts == 1 })
 }
 
 func TestComponentsStopWhenAsked(t *testing.T) {

@@ -122,15 +122,11 @@ func (p *process) stop() {
 	p.done.Wait()
 }
 
-// Process is a component's state for people.
-type Process struct {
-	Name     string `json:"name"`
-	PID      int    `json:"pid"`
-	Restarts int    `json:"restarts"`
-}
+// life is a component's state.
+type life struct{ pid, restarts int }
 
-func (p *process) status() Process {
+func (p *process) status() life {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Process{Name: p.command.name, PID: p.pid, Restarts: p.restarts}
+	return life{pid: p.pid, restarts: p.restarts}
 }

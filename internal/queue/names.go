@@ -83,9 +83,6 @@ func (f Function) EventsSubject(alloc string) string {
 	return "freshet.events." + f.tokens() + "." + alloc
 }
 
-// CancelSubject is where a call's cancellation is announced to the function's workers.
-func (f Function) CancelSubject() string { return "freshet.cancel." + f.tokens() }
-
 // Wildcards over all functions.
 const (
 	AllDemand  = "freshet.demand.>"

@@ -21,7 +21,7 @@ func (r Role) Permissions() Permissions {
 	switch r {
 	case RoleGateway:
 		return Permissions{
-			Publish:   []string{"freshet.calls.>", "freshet.demand.>", "freshet.cancel.>", "$JS.API.>", "$KV." + KeysBucket + ".>", "$JS.ACK.>", "$JS.FC.>"},
+			Publish:   []string{"freshet.calls.>", "freshet.demand.>", "$JS.API.>", "$KV." + KeysBucket + ".>", "$JS.ACK.>", "$JS.FC.>"},
 			Subscribe: []string{"_INBOX.>", "freshet.reply.>", "freshet.workers.>", "freshet.results.*", "freshet.logs.>", "freshet.events.>"},
 		}
 	case RoleAutoscaler:
@@ -37,7 +37,7 @@ func (r Role) Permissions() Permissions {
 				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
 				"$KV." + KeysBucket + "." + suspectPrefix + "*", "$JS.API.STREAM.INFO.KV_" + KeysBucket, "$JS.API.DIRECT.GET.KV_" + KeysBucket + ".>",
 			},
-			Subscribe: []string{"_INBOX.>", AllStoredBy("*"), "freshet.cancel.>"},
+			Subscribe: []string{"_INBOX.>", AllStoredBy("*")},
 		}
 	}
 	return Permissions{}

@@ -41,15 +41,6 @@ func DecodeConfig(raw map[string]any) (Config, error) {
 	return cfg, nil
 }
 
-// DecodeFunction reads a function's spec from JSON, as the SDKs' manifests carry it. Unknown keys are errors.
-func DecodeFunction(data []byte) (Function, error) {
-	var f Function
-	if err := strictJSON(data, &f); err != nil {
-		return Function{}, fmt.Errorf("decode function: %w", err)
-	}
-	return f, nil
-}
-
 func single(key string, value any) (any, error) {
 	var count int
 	var first any
