@@ -76,7 +76,7 @@ func (s *system) startFromZero(ctx context.Context, function string) (start, err
 		return start{}, err
 	}
 	called := time.Now()
-	response, took, err := s.call(ctx, "bench."+function)
+	response, took, err := s.call(ctx, "bench."+function, input)
 	if err != nil {
 		return start{}, err
 	}
@@ -169,7 +169,7 @@ func thawAgainstCold(ctx context.Context, s *system, _ *floors, r *report) error
 		if err := s.awaitZero(ctx, "gosearch", "search"); err != nil {
 			return 0, err
 		}
-		_, took, err := s.callSearch(ctx)
+		_, took, err := s.call(ctx, "gosearch.search", []byte(`{"q":"http server"}`))
 		return took, err
 	}
 	for round := range searchColds {

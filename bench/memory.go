@@ -19,7 +19,7 @@ func memory(ctx context.Context, s *system, _ *floors, r *report) error {
 			return err
 		}
 	}
-	if _, _, err := s.call(ctx, "bench.warm"); err != nil {
+	if _, _, err := s.call(ctx, "bench.warm", input); err != nil {
 		return err
 	}
 	kinds := []struct {

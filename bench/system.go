@@ -92,15 +92,10 @@ func (s *system) post(ctx context.Context, web *http.Client, function string) er
 	return nil
 }
 
-func (s *system) call(ctx context.Context, function string) (client.Response, time.Duration, error) {
+// call makes a call through the SDK, with its idempotency key.
+func (s *system) call(ctx context.Context, function string, body []byte) (client.Response, time.Duration, error) {
 	began := time.Now()
-	response, err := s.calls.Do(ctx, client.Request{Function: function, Body: input, ContentType: "application/json"})
-	return response, time.Since(began), err
-}
-
-func (s *system) callSearch(ctx context.Context) (client.Response, time.Duration, error) {
-	began := time.Now()
-	response, err := s.calls.Do(ctx, client.Request{Function: "gosearch.search", Body: []byte(`{"q":"http server"}`), ContentType: "application/json"})
+	response, err := s.calls.Do(ctx, client.Request{Function: function, Body: body, ContentType: "application/json"})
 	return response, time.Since(began), err
 }
 

@@ -35,7 +35,7 @@ func warmCalls(ctx context.Context, s *system, f *floors, r *report) error {
 			return repeat(n, func() error { return s.post(ctx, web, "warm") })
 		}},
 		{"warm_call_sdk", func(n int) (samples, error) {
-			return repeat(n, func() error { _, _, err := s.call(ctx, "bench.warm"); return err })
+			return repeat(n, func() error { _, _, err := s.call(ctx, "bench.warm", input); return err })
 		}},
 	}
 	for _, kind := range kinds {

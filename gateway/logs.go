@@ -92,7 +92,7 @@ func (l *logReader) handleLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
-	if err := l.streamLogs(r.Context(), w, consumer, request); err != nil && r.Context().Err() == nil {
+	if err := streamLogs(r.Context(), w, consumer, request); err != nil && r.Context().Err() == nil {
 		l.log.Warn().Err(err).Msg("stream logs")
 	}
 }
@@ -111,7 +111,7 @@ func (l *logReader) openLogs(ctx context.Context, request logRequest) (jetstream
 }
 
 // streamLogs writes the old lines that are wanted, then, when following, each new one.
-func (l *logReader) streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
+func streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
 	tail, err := readTail(ctx, consumer, request)
 	if err != nil {
 		return err

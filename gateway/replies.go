@@ -1,9 +1,8 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -52,7 +51,7 @@ func (x *exchange) receive(msg *nats.Msg) {
 // receiveStored takes the word on a result that was to be stored. When it is not, another result stands or the worker tries
 // again; looking finds the one that is.
 func (x *exchange) receiveStored(call, sender string, msg *nats.Msg) {
-	if queue.Confirmed(msg) {
+	if queue.Published(msg) == nil {
 		x.waiters.confirm(call, sender)
 		return
 	}
@@ -61,26 +60,18 @@ func (x *exchange) receiveStored(call, sender string, msg *nats.Msg) {
 
 // receiveAck takes the queue's word on a published call.
 func (x *exchange) receiveAck(call string, msg *nats.Msg) {
-	if bytes.HasPrefix(msg.Data, []byte(`{"stream":`)) { // the usual case, without decoding
+	err := queue.Published(msg)
+	var refused *jetstream.APIError
+	switch {
+	case err == nil:
 		x.waiters.acked(call)
-		return
-	}
-	if msg.Header.Get("Status") == "503" { // nobody serves the stream just now
-		x.waiters.finish(call, signal{err: unavailable("the queue is not there; try again", nats.ErrNoResponders)})
-		return
-	}
-	var ack struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &ack); err != nil {
+	case errors.Is(err, nats.ErrNoResponders):
+		x.waiters.finish(call, signal{err: unavailable("the queue is not there; try again", err)})
+	case errors.As(err, &refused):
+		x.waiters.finish(call, signal{err: refusal(refused)})
+	default:
 		x.log.Warn().Err(err).Str("call", call).Msg("drop a reply that is neither result nor confirmation")
-		return
 	}
-	if ack.Error == nil {
-		x.waiters.acked(call)
-		return
-	}
-	x.waiters.finish(call, signal{err: refusal(ack.Error)})
 }
 
 // streamStoreFailed is the server's code when a stream's limits do not allow another message.

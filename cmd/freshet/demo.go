@@ -34,7 +34,7 @@ const (
 )
 
 func newDemo(env environment) *cobra.Command {
-	o := upOptions{}
+	var o upOptions
 	var app string
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -44,9 +44,7 @@ scaling to zero, a thaw, a map of 10,000 queries with single calls beside it. Th
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd, env, o, app) },
 	}
-	cmd.Flags().StringVar(&o.state, "state", env.state, "state directory")
-	cmd.Flags().StringVar(&o.nomad, "nomad", env.nomad, "nomad program (default: the pinned one)")
-	cmd.Flags().StringVar(&o.runsc, "runsc", env.runsc, "runsc program (default: the pinned one)")
+	o.addFlags(cmd, env)
 	cmd.Flags().StringVar(&app, "app", "examples/gosearch", "folder of gosearch")
 	return cmd
 }

@@ -24,6 +24,13 @@ type upOptions struct {
 	detach              bool
 }
 
+// addFlags adds the flags of every command that starts a cluster.
+func (o *upOptions) addFlags(cmd *cobra.Command, env environment) {
+	cmd.Flags().StringVar(&o.state, "state", env.state, "state directory")
+	cmd.Flags().StringVar(&o.nomad, "nomad", env.nomad, "nomad program (default: the pinned one)")
+	cmd.Flags().StringVar(&o.runsc, "runsc", env.runsc, "runsc program (default: the pinned one)")
+}
+
 func newUp(env environment) *cobra.Command {
 	var o upOptions
 	cmd := &cobra.Command{
@@ -47,9 +54,7 @@ function, queued call and result again. Ctrl-C, or 'freshet down', stops all tha
 			return up(cmd, env, o)
 		},
 	}
-	cmd.Flags().StringVar(&o.state, "state", env.state, "state directory")
-	cmd.Flags().StringVar(&o.nomad, "nomad", env.nomad, "nomad program (default: the pinned one)")
-	cmd.Flags().StringVar(&o.runsc, "runsc", env.runsc, "runsc program (default: the pinned one)")
+	o.addFlags(cmd, env)
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "return once it is ready and leave it running")
 	return cmd
 }

@@ -145,10 +145,10 @@ func (c *Cache) build(ctx context.Context, code string, isBlob bool, root Root) 
 }
 
 func (c *Cache) open(ctx context.Context, code string, isBlob bool, digest string) (io.ReadCloser, error) {
-	if isBlob && c.blobs == nil {
-		return nil, spec.FieldError{Field: "code", Value: code, Mend: "this node has no blob store: set blobs in the driver's plugin config, or name a path on the node"}
-	}
 	if isBlob {
+		if c.blobs == nil {
+			return nil, spec.FieldError{Field: "code", Value: code, Mend: "this node has no blob store: set blobs in the driver's plugin config, or name a path on the node"}
+		}
 		return c.blobs.Open(ctx, digest)
 	}
 	in, err := os.Open(code)

@@ -9,13 +9,11 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/nomad/api"
-)
 
-// patience bounds the wait for the server's election.
-const patience = 30 * time.Second
+	"github.com/freshet-dev/freshet/internal/eventually"
+)
 
 // Start runs a server without a client node until the test ends: jobs can be registered and scaled, and nothing is placed.
 // The program is named by FRESHET_NOMAD, as `make test` sets it, else found on the search path.
@@ -102,18 +100,13 @@ func connect(tb testing.TB, address string) *api.Client {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	deadline := time.After(patience)
-	for {
+	eventually.True(tb, "nomad has a leader", func() bool {
 		leader, err := client.Status().Leader()
-		if err == nil && leader != "" {
-			if _, _, err = client.Jobs().List(nil); err == nil {
-				return client
-			}
+		if err != nil || leader == "" {
+			return false
 		}
-		select {
-		case <-deadline:
-			tb.Fatalf("nomad has no leader: %v", err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+		_, _, err = client.Jobs().List(nil)
+		return err == nil
+	})
+	return client
 }

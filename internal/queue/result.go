@@ -49,7 +49,7 @@ type Result struct {
 // sender tells the attempts of a call apart.
 func (r Result) sender() string { return r.Worker + "." + strconv.Itoa(r.Attempt) }
 
-// SenderOf is the worker and the attempt that a result's message comes from.
+// SenderOf is the worker and the attempt that a result's message comes from, as subjects of StoredSubject name them.
 func SenderOf(h nats.Header) string { return get(h, headerWorker) + "." + get(h, headerAttempt) }
 
 // ErrNoResult says that the call has no stored result: it is unknown, not yet done, or its result's time is over.

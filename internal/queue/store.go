@@ -27,16 +27,11 @@ type Store struct {
 	sub *nats.Subscription
 
 	mu      sync.Mutex
-	waiting map[attempt]chan word
+	waiting map[attempt]chan error
 }
 
 // attempt is one of a call: after an outage a worker may run a call again whose first result it is still storing.
 type attempt struct{ sender, call string }
-
-// word is what the server says of a result: stored, or why not.
-type word struct {
-	Error *jetstream.APIError `json:"error"`
-}
 
 // OpenStore opens the store of a worker. Close it.
 func OpenStore(nc *nats.Conn, worker string) (*Store, error) {
@@ -44,7 +39,7 @@ func OpenStore(nc *nats.Conn, worker string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
 	}
-	s := &Store{nc: nc, js: js, waiting: make(map[attempt]chan word)}
+	s := &Store{nc: nc, js: js, waiting: make(map[attempt]chan error)}
 	if s.sub, err = nc.Subscribe(AllStoredBy(worker), s.hear); err != nil {
 		return nil, fmt.Errorf("subscribe to stored results: %w", err)
 	}
@@ -64,7 +59,7 @@ func (s *Store) Put(ctx context.Context, r Result, reply string) (Result, error)
 	if err != nil {
 		return Result{}, err
 	}
-	said, this := make(chan word, 1), attempt{r.sender(), r.Call}
+	said, this := make(chan error, 1), attempt{r.sender(), r.Call}
 	s.mu.Lock()
 	s.waiting[this] = said
 	s.mu.Unlock()
@@ -78,11 +73,12 @@ func (s *Store) Put(ctx context.Context, r Result, reply string) (Result, error)
 			}
 		}
 		select {
-		case w := <-said:
-			if w.Error == nil {
+		case err := <-said:
+			if err == nil {
 				return r, nil
 			}
-			if w.Error.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+			var refused *jetstream.APIError
+			if errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 				return LoadResult(ctx, s.js, r.Call)
 			}
 			<-again.C // the stream is not there just now
@@ -135,39 +131,38 @@ func (s *Store) forget(this attempt) {
 
 func (s *Store) hear(msg *nats.Msg) {
 	sender, call, ok := ParseStored(msg.Subject)
-	w, err := parseWord(msg)
-	if !ok || err != nil {
-		return // the timer asks again
+	if !ok {
+		return
 	}
 	s.mu.Lock()
 	said := s.waiting[attempt{sender, call}]
 	s.mu.Unlock()
 	select {
-	case said <- w:
+	case said <- Published(msg):
 	default: // nobody waits any more, or it is the word on a second asking
 	}
-}
-
-// Confirmed reads the server's word on a result that was to be stored: true when it is, false when another result stands or
-// it has to be stored again.
-func Confirmed(msg *nats.Msg) bool {
-	w, err := parseWord(msg)
-	return err == nil && w.Error == nil
 }
 
 // Provisional says that a reply counts only once its result is stored.
 func Provisional(h nats.Header) bool { return len(h[headerProvisional]) > 0 }
 
-func parseWord(msg *nats.Msg) (word, error) {
+// Published reads the server's answer to a publish: nil when it has the message, nats.ErrNoResponders when nobody serves the
+// stream, a *jetstream.APIError when it refused, and another error for what is no such answer.
+func Published(msg *nats.Msg) error {
 	if bytes.HasPrefix(msg.Data, []byte(`{"stream":`)) { // the usual case, without decoding
-		return word{}, nil
+		return nil
 	}
-	if msg.Header.Get("Status") != "" { // nobody serves the stream
-		return word{}, nats.ErrNoResponders
+	if msg.Header.Get("Status") == "503" {
+		return nats.ErrNoResponders
 	}
-	var w word
-	if err := json.Unmarshal(msg.Data, &w); err != nil {
-		return word{}, fmt.Errorf("read the word on a result: %w", err)
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
 	}
-	return w, nil
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return fmt.Errorf("read the answer to a publish: %w", err)
+	}
+	if answer.Error != nil {
+		return answer.Error
+	}
+	return nil
 }
