@@ -63,7 +63,8 @@ func TestErrorsSayWhoDidWhat(t *testing.T) {
 	}
 }
 
-// TestNeighboursOfABadCall: what one call does to its worker is not the others' fault.
+// TestNeighboursOfABadCall: what one call does to its worker is not the others' fault. It happens while they run, each time
+// that they run beside it, so they are answered only because it runs alone in the end.
 func TestNeighboursOfABadCall(t *testing.T) {
 	for _, bad := range []string{"exit", "garbage", "loop"} {
 		t.Run(bad, func(t *testing.T) {
@@ -76,7 +77,7 @@ func TestNeighboursOfABadCall(t *testing.T) {
 				})
 			}
 			calls.Go(func() {
-				if _, err := tell(t, "many", bad, ""); client.KindOf(err) == "" || client.KindOf(err) == wire.KindUser {
+				if _, err := tell(t, "many", bad, "200ms"); client.KindOf(err) == "" || client.KindOf(err) == wire.KindUser {
 					t.Errorf("the bad call: %v", err)
 				}
 			})

@@ -87,11 +87,20 @@ func do(ctx context.Context, in input) (output, error) {
 		for { //nolint:staticcheck // deaf to its context: that is the point
 		}
 	case "exit":
+		pause(in.With)
 		os.Exit(7)
 	case "garbage":
+		pause(in.With)
 		return answer, garbage()
 	}
 	return answer, freshet.InputError("do %q: use say, print, fail, fail-once, panic, sleep, loop, exit or garbage", in.Do)
+}
+
+// pause waits for the duration, where it is one: what then happens, happens to the calls beside this one too.
+func pause(with string) {
+	if wait, err := time.ParseDuration(with); err == nil {
+		<-time.After(wait)
+	}
 }
 
 // garbage prints on the protocol's descriptor, which the SDK hides well: it has to be searched for.
