@@ -127,7 +127,7 @@ func (s *starter) describe(cfg *drivers.TaskConfig, config spec.Config, root ima
 			Namespace: cfg.Namespace, App: app, Function: function, Version: root.Digest[:12], Alloc: cfg.AllocID,
 		},
 		Node: cfg.NodeName, Config: config,
-		Args: append([]string{image.Program}, config.Command...), Env: env,
+		Args: append([]string{image.Program}, config.Args...), Env: env,
 		Rootfs: root.Dir, MemoryMB: memoryMB(cfg),
 		StateDir: filepath.Join(s.config.DataDir, "tasks", dirName(cfg)),
 		Logs: handoff.Logs{

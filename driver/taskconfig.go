@@ -79,7 +79,7 @@ func allowed(config spec.Config, plugin Config) error {
 		return spec.FieldError{Field: "code", Value: config.Code, Mend: "this node allows no host paths: name a blob, or set allow_host_paths in the driver's plugin config"}
 	}
 	if len(config.Mounts) > 0 {
-		return spec.FieldError{Field: "mounts[0].source", Value: config.Mounts[0].Source, Mend: "this node allows no host paths: remove it, or set allow_host_paths in the driver's plugin config"}
+		return spec.FieldError{Field: "mount[0].source", Value: config.Mounts[0].Source, Mend: "this node allows no host paths: remove it, or set allow_host_paths in the driver's plugin config"}
 	}
 	return nil
 }

@@ -63,9 +63,10 @@ job "gosearch.search" {
           enabled = true
         }
 
-        mounts {
-          source = var.goroot
-          target = "/usr/local/go"
+        mount {
+          source   = var.goroot
+          target   = "/usr/local/go"
+          readonly = true
         }
       }
 

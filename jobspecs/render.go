@@ -60,7 +60,7 @@ func Render(f spec.Function) (*api.Job, error) {
 			ReschedulePolicy: reschedulePolicy(),
 			EphemeralDisk:    &api.EphemeralDisk{SizeMB: new(diskMB)},
 			Tasks: []*api.Task{{
-				Name: Task, Driver: jobs.Driver, Config: config, Env: f.Env,
+				Name: Task, Driver: jobs.Driver, User: f.User, Config: config, Env: f.Env,
 				KillTimeout: new(f.Drain.Std()),
 				// The driver writes the log files itself: Nomad's collector costs 90 ms a start.
 				LogConfig: &api.LogConfig{Disabled: new(true), MaxFiles: new(5), MaxFileSizeMB: new(5)},

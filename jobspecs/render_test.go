@@ -29,6 +29,7 @@ func function(t *rapid.T) spec.Function {
 		Priority: rapid.IntRange(0, 100).Draw(t, "priority"),
 		Env:      rapid.MapOf(rapid.StringMatching(`[A-Z_]{1,8}`), rapid.String().Filter(noNUL)).Draw(t, "env"),
 		Drain:    seconds("drain", 0, 3600),
+		User:     rapid.SampledFrom([]string{"", "nobody", "1000:1000"}).Draw(t, "user"),
 	}
 	f.Config = spec.Config{
 		Code: "/srv/" + name.Draw(t, "code"), Handler: &spec.Handler{Type: spec.HandlerGo, Entry: f.Name},
@@ -42,8 +43,9 @@ func function(t *rapid.T) spec.Function {
 		Snapshot: spec.Snapshot{Enabled: rapid.Bool().Draw(t, "snapshot")},
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
-		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i)})
+		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i), Readonly: true})
 	}
+	f.Container = container(t, f.Container)
 	f.Scaling.Max = rapid.IntRange(1, spec.MaxScale).Draw(t, "most")
 	f.Scaling.Min = rapid.IntRange(0, f.Scaling.Max).Draw(t, "least")
 	f.Scaling.TargetInflight = rapid.IntRange(0, 1000).Draw(t, "target")
@@ -51,6 +53,24 @@ func function(t *rapid.T) spec.Function {
 	f.Scaling.ScaledownWindow = seconds("window", 0, 3600)
 	f.Resources = spec.Resources{CPU: rapid.IntRange(0, 10_000).Draw(t, "cpu"), MemoryMB: rapid.IntRange(spec.MinMemoryMB, 1<<20).Draw(t, "memory")}
 	return f
+}
+
+// container draws fields of each shape that a config has.
+func container(t *rapid.T, c spec.Container) spec.Container {
+	if rapid.Bool().Draw(t, "image") {
+		c.Image = "redis:7"
+		c.Auth = &spec.Auth{Username: "u", Password: "p"}
+		c.ImagePullTimeout = spec.Duration(time.Minute)
+	}
+	if rapid.Bool().Draw(t, "limits") {
+		c.Args = []string{"-v"}
+		c.CapAdd = []string{"net_raw"}
+		c.Ulimit = []map[string]string{{"nofile": "1:2"}}
+		c.Writable = &spec.Writable{Medium: spec.MediumDisk, SizeMB: 10}
+		c.PidsLimit, c.ReadonlyRootfs = 100, true
+		c.Mounts = append(c.Mounts, spec.Mount{Type: spec.MountTmpfs, Target: "/scratch", TmpfsOptions: []spec.TmpfsOptions{{Size: 1 << 20}}})
+	}
+	return c
 }
 
 func noNUL(s string) bool {

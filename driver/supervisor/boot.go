@@ -95,7 +95,7 @@ func (w *Worker) create(generation string) error {
 	}
 	mounts := make([]sandbox.Mount, len(w.task.Config.Mounts))
 	for i, m := range w.task.Config.Mounts {
-		mounts[i] = sandbox.Mount{Source: m.Source, Target: m.Target, Writable: m.Writable}
+		mounts[i] = sandbox.Mount{Source: m.Source, Target: m.Target, Writable: !m.Readonly}
 	}
 	made, err := sandbox.Create(sandbox.Config{
 		ID: "s" + generation, Runsc: w.task.Runsc, Platform: w.task.Platform,

@@ -38,7 +38,7 @@ func Function(job *api.Job) (spec.Function, error) {
 	}
 	f := spec.Function{
 		Namespace: value(job.Namespace), App: app, Name: name, Version: job.Meta[MetaVersion],
-		Priority: value(job.Priority), Datacenters: datacenters(job.Datacenters), Env: task.Env,
+		Priority: value(job.Priority), Datacenters: datacenters(job.Datacenters), User: task.User, Env: task.Env,
 	}
 	if task.KillTimeout != nil {
 		f.Drain = spec.Duration(*task.KillTimeout)

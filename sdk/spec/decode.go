@@ -10,7 +10,9 @@ import (
 
 // blocks are the config's nested HCL blocks. Nomad's HCL parser delivers a block as a list of one object, its JSON
 // and the SDKs as the object itself.
-func blocks() []string { return []string{"handler", "retries", "snapshot", "network"} }
+func blocks() []string {
+	return []string{"handler", "retries", "snapshot", "network", "auth", "writable"}
+}
 
 // DecodeConfig reads the config of a Nomad task as its API delivers it. Unknown keys are errors, because a
 // misspelt limit that is ignored is a limit that is not there. It does not validate and sets no defaults.

@@ -23,6 +23,9 @@ const (
 	// DefaultStartupTimeout bounds a cold start up to the end of the enter hooks.
 	DefaultStartupTimeout = Duration(10 * time.Minute)
 
+	// DefaultImagePullTimeout bounds the pull of an image, as in Nomad's docker driver.
+	DefaultImagePullTimeout = Duration(5 * time.Minute)
+
 	// DefaultDrain is how long a stopping worker may take to finish its calls (Nomad's kill_timeout).
 	DefaultDrain = Duration(10 * time.Minute)
 
@@ -78,6 +81,8 @@ type Function struct {
 
 	Config
 
+	// User runs the guest: a name or number of the image, with an optional ":group". Default: the image's.
+	User string `json:"user,omitempty"`
 	// Env is the guest's environment.
 	Env map[string]string `json:"env,omitempty"`
 	// Resources are what one worker reserves.
@@ -90,13 +95,11 @@ type Function struct {
 
 // Config is the part of the spec that stands in the Nomad task's config block and that the driver acts on.
 type Config struct {
-	// Image is an OCI reference for the guest's root file system; empty means an empty root with the code alone.
-	Image string `json:"image,omitempty"`
+	Container
+
 	// Code is the guest's program: "sha256:<hex>" names a blob of the cluster, an absolute path a file on the node
 	// (where the node's operator allows host paths).
 	Code string `json:"code,omitempty"`
-	// Command replaces the arguments of the guest's program.
-	Command []string `json:"command,omitempty"`
 	// Handler says how calls reach the guest; none makes the task an ordinary sandboxed one.
 	Handler *Handler `json:"handler,omitempty"`
 	// Timeout bounds one attempt of a call, 1s to 24h. Default 5m.
@@ -113,8 +116,6 @@ type Config struct {
 	Snapshot Snapshot `json:"snapshot"`
 	// Network is what the guest may reach.
 	Network Network `json:"network"`
-	// Mounts are host directories seen by the guest (where the node's operator allows host paths).
-	Mounts []Mount `json:"mounts,omitempty"`
 }
 
 // Handler says how a call reaches the guest.
@@ -123,6 +124,13 @@ type Handler struct {
 	Type string `json:"type"`
 	// Entry names what to call within the guest: the SDK's function name for go, module:function for python.
 	Entry string `json:"entry,omitempty"`
+	// Port is where the server of an http handler listens in its sandbox, 1 to 65535.
+	Port int `json:"port,omitempty"`
+	// Ready is the path that answers with a status below 400 when the server of an http handler can take requests. Default: it
+	// is ready when its port accepts connections.
+	Ready string `json:"ready,omitempty"`
+	// Live is a path that must go on answering below 500; a server that does not is replaced. Default: none is asked.
+	Live string `json:"live,omitempty"`
 }
 
 // Retries is the policy for failed attempts. The zero value retries nothing.
@@ -150,15 +158,6 @@ type Network struct {
 	Egress bool `json:"egress,omitempty"`
 	// Allow limits egress to these CIDRs, each with an optional port: "10.0.0.0/8:443".
 	Allow []string `json:"allow,omitempty"`
-}
-
-// Mount is a host directory or file that the guest sees.
-type Mount struct {
-	// Source is an absolute path on the node, Target an absolute path in the guest.
-	Source string `json:"source"`
-	Target string `json:"target"`
-	// Writable lets the guest write; a snapshot then depends on more than its key says, so it needs snapshots off.
-	Writable bool `json:"writable,omitempty"`
 }
 
 // Resources are what one worker reserves on its node.
@@ -208,6 +207,9 @@ func (f Function) WithDefaults() Function {
 func (c Config) WithDefaults() Config {
 	setDefault(&c.Timeout, DefaultTimeout)
 	setDefault(&c.StartupTimeout, DefaultStartupTimeout)
+	if c.Image != "" {
+		setDefault(&c.ImagePullTimeout, DefaultImagePullTimeout)
+	}
 	setDefault(&c.Concurrency, DefaultConcurrency)
 	setDefault(&c.MaxPending, DefaultMaxPending)
 	setDefault(&c.Retries.Backoff, 2)

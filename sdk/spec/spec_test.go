@@ -39,25 +39,47 @@ func TestValidSpecs(t *testing.T) {
 
 func TestWrongSpecsNameTheField(t *testing.T) {
 	for field, change := range map[string]func(*spec.Function){
-		"namespace":                func(f *spec.Function) { f.Namespace = "a.b" },
-		"app":                      func(f *spec.Function) { f.App = "-llm" },
-		"name":                     func(f *spec.Function) { f.Name = strings.Repeat("x", 64) },
-		"version":                  func(f *spec.Function) { f.Version = "a\nb" },
-		"priority":                 func(f *spec.Function) { f.Priority = 101 },
-		"drain":                    func(f *spec.Function) { f.Drain = -1 },
-		"handler.type":             func(f *spec.Function) { f.Handler.Type = "ruby" },
-		"code":                     func(f *spec.Function) { f.Code = "" },
-		"timeout":                  func(f *spec.Function) { f.Timeout = spec.Duration(time.Millisecond) },
-		"startup_timeout":          func(f *spec.Function) { f.StartupTimeout = spec.Duration(25 * time.Hour) },
-		"concurrency":              func(f *spec.Function) { f.Concurrency = 1001 },
-		"max_pending":              func(f *spec.Function) { f.MaxPending = -1 },
-		"retries.max":              func(f *spec.Function) { f.Retries.Max = 101 },
-		"retries.backoff":          func(f *spec.Function) { f.Retries.Backoff = math.NaN() },
-		"retries.initial":          func(f *spec.Function) { f.Retries.Initial = -1 },
-		"network.allow":            func(f *spec.Function) { f.Network.Allow = []string{"10.0.0.0/8"} },
-		"network.allow[0]":         func(f *spec.Function) { f.Network = spec.Network{Egress: true, Allow: []string{"10.0.0.0/8:0"}} },
-		"mounts[0].source":         func(f *spec.Function) { f.Mounts = []spec.Mount{{Source: "a", Target: "/b"}} },
-		"mounts[0].target":         func(f *spec.Function) { f.Mounts = []spec.Mount{{Source: "/a", Target: "/b/../c"}} },
+		"namespace":        func(f *spec.Function) { f.Namespace = "a.b" },
+		"app":              func(f *spec.Function) { f.App = "-llm" },
+		"name":             func(f *spec.Function) { f.Name = strings.Repeat("x", 64) },
+		"version":          func(f *spec.Function) { f.Version = "a\nb" },
+		"priority":         func(f *spec.Function) { f.Priority = 101 },
+		"drain":            func(f *spec.Function) { f.Drain = -1 },
+		"handler.type":     func(f *spec.Function) { f.Handler.Type = "ruby" },
+		"code":             func(f *spec.Function) { f.Code = "" },
+		"timeout":          func(f *spec.Function) { f.Timeout = spec.Duration(time.Millisecond) },
+		"startup_timeout":  func(f *spec.Function) { f.StartupTimeout = spec.Duration(25 * time.Hour) },
+		"concurrency":      func(f *spec.Function) { f.Concurrency = 1001 },
+		"max_pending":      func(f *spec.Function) { f.MaxPending = -1 },
+		"retries.max":      func(f *spec.Function) { f.Retries.Max = 101 },
+		"retries.backoff":  func(f *spec.Function) { f.Retries.Backoff = math.NaN() },
+		"retries.initial":  func(f *spec.Function) { f.Retries.Initial = -1 },
+		"network.allow":    func(f *spec.Function) { f.Network.Allow = []string{"10.0.0.0/8"} },
+		"network.allow[0]": func(f *spec.Function) { f.Network = spec.Network{Egress: true, Allow: []string{"10.0.0.0/8:0"}} },
+		"mount[0].source":  func(f *spec.Function) { f.Mounts = []spec.Mount{{Source: "../a", Target: "/b"}} },
+		"mount[0].type":    func(f *spec.Function) { f.Mounts = []spec.Mount{{Type: "volume", Source: "a", Target: "/b"}} },
+		"mount[0].tmpfs_options": func(f *spec.Function) {
+			f.Mounts = []spec.Mount{{Type: "tmpfs", Target: "/b", TmpfsOptions: make([]spec.TmpfsOptions, 2)}}
+		},
+		"volumes[0]":               func(f *spec.Function) { f.Volumes = []string{"a"} },
+		"volumes[0].target":        func(f *spec.Function) { f.Volumes = []string{"a:b"} },
+		"handler.port":             func(f *spec.Function) { f.Handler.Port = 80 },
+		"handler.ready":            func(f *spec.Function) { f.Handler.Ready = "healthz" },
+		"command":                  func(f *spec.Function) { f.Command = "sh" },
+		"tty":                      func(f *spec.Function) { f.TTY = true },
+		"cap_add[0]":               func(f *spec.Function) { f.CapAdd = []string{"net admin"} },
+		"pids_limit":               func(f *spec.Function) { f.PidsLimit = -1 },
+		"shm_size":                 func(f *spec.Function) { f.ShmSize = -1 },
+		"memory_hard_limit":        func(f *spec.Function) { f.MemoryHardLimit = -1 },
+		"ulimit.nofile":            func(f *spec.Function) { f.Ulimit = []map[string]string{{"nofile": "2:1"}} },
+		"writable.medium":          func(f *spec.Function) { f.Writable = &spec.Writable{Medium: "tape"} },
+		"writable.size":            func(f *spec.Function) { f.Writable = &spec.Writable{SizeMB: -1} },
+		"network_mode":             func(f *spec.Function) { f.NetworkMode = "container:x" },
+		"dns_servers[0]":           func(f *spec.Function) { f.DNSServers = []string{"dns.example"} },
+		"extra_hosts[0]":           func(f *spec.Function) { f.ExtraHosts = []string{"a=1.2.3.4"} },
+		"work_dir":                 func(f *spec.Function) { f.WorkDir = "srv" },
+		"image_pull_timeout":       func(f *spec.Function) { f.ImagePullTimeout = -1 },
+		"mount[0].target":          func(f *spec.Function) { f.Mounts = []spec.Mount{{Source: "/a", Target: "/b/../c"}} },
 		"env.A=B":                  func(f *spec.Function) { f.Env = map[string]string{"A=B": "x"} },
 		"resources.memory":         func(f *spec.Function) { f.Resources.MemoryMB = 1 },
 		"resources.gpus":           func(f *spec.Function) { f.Resources.GPUs = -1 },
@@ -85,8 +107,8 @@ func TestWrongSpecsNameTheField(t *testing.T) {
 func TestSnapshotOfAWritableMountIsRefused(t *testing.T) {
 	f := valid()
 	f.Snapshot.Enabled = true
-	f.Mounts = []spec.Mount{{Source: "/a", Target: "/b", Writable: true}}
-	if err := f.Validate(); err == nil || !strings.Contains(err.Error(), "mounts[0].writable") {
+	f.Mounts = []spec.Mount{{Source: "/a", Target: "/b"}}
+	if err := f.Validate(); err == nil || !strings.Contains(err.Error(), "mount[0].readonly") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -147,8 +169,8 @@ func TestManifestsAreChecked(t *testing.T) {
 // FuzzDecodeConfig: no config of a job makes the driver or a gateway panic, and what passes can be written and read again.
 func FuzzDecodeConfig(f *testing.F) {
 	f.Add([]byte(`{"code":"/a","handler":[{"type":"go"}],"timeout":"5s"}`))
-	f.Add([]byte(`{"retries":[{"backoff":1e308}],"mounts":[{"source":"/"}]}`))
-	f.Add([]byte(`{"mounts":[]}`))
+	f.Add([]byte(`{"retries":[{"backoff":1e308}],"mount":[{"source":"/"}]}`))
+	f.Add([]byte(`{"mount":[]}`))
 	f.Add([]byte(`{"network":{"egress":true,"allow":["::/0"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var raw map[string]any

@@ -16,7 +16,7 @@ const NamePattern = `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`
 
 // FieldError is one thing wrong with a spec: where, what stands there, and what to write instead.
 type FieldError struct {
-	// Field is the path in the spec, such as "scaling.max" or "mounts[1].source".
+	// Field is the path in the spec, such as "scaling.max" or "mount[1].source".
 	Field string `json:"field"`
 	// Value is what stands there now.
 	Value string `json:"value"`
@@ -128,7 +128,7 @@ func (c *checker) config(cfg Config) {
 	}
 	c.retries(cfg.Retries)
 	c.network(cfg.Network)
-	c.mounts(cfg)
+	c.container(cfg)
 }
 
 func (c *checker) handler(cfg Config) {
@@ -138,6 +138,19 @@ func (c *checker) handler(cfg Config) {
 	known := []string{HandlerGo, HandlerPython, HandlerExec, HandlerHTTP, HandlerModal}
 	if !slices.Contains(known, cfg.Handler.Type) {
 		c.fail("handler.type", cfg.Handler.Type, "use one of %s", strings.Join(known, ", "))
+	}
+	if cfg.Handler.Type == HandlerHTTP {
+		c.between("handler.port", cfg.Handler.Port, 1, 65535)
+	} else if cfg.Handler.Port != 0 {
+		c.fail("handler.port", cfg.Handler.Port, "remove it: only an http handler listens")
+	}
+	c.urlPath("handler.ready", cfg.Handler.Ready)
+	c.urlPath("handler.live", cfg.Handler.Live)
+}
+
+func (c *checker) urlPath(field, value string) {
+	if value != "" && !strings.HasPrefix(value, "/") {
+		c.fail(field, value, "use a path that begins with '/', such as \"/healthz\"")
 	}
 }
 
@@ -197,24 +210,8 @@ func validAllow(allow string) bool {
 	return err == nil
 }
 
-func (c *checker) mounts(cfg Config) {
-	for i, m := range cfg.Mounts {
-		field := fmt.Sprintf("mounts[%d]", i)
-		c.absolute(field+".source", m.Source)
-		c.absolute(field+".target", m.Target)
-		if m.Writable && cfg.Snapshot.Enabled {
-			c.fail(field+".writable", m.Writable, "a snapshot cannot depend on what others may write: set snapshot.enabled = false or remove writable")
-		}
-	}
-}
-
 func (c *checker) env(env map[string]string) {
-	names := make([]string, 0, len(env))
-	for name := range env {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range sortedNames(env) {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(env[name], 0) {
 			c.fail("env."+name, env[name], "use a name without '=' and no NUL byte in either")
 		}
