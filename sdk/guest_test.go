@@ -314,7 +314,7 @@ func TestOptionsAreInTheManifest(t *testing.T) {
 		Config: spec.Config{
 			Handler: &spec.Handler{Type: spec.HandlerGo, Entry: "f"}, Concurrency: 3, Timeout: 60 * second, StartupTimeout: 3600 * second,
 			Retries: spec.Retries{Max: 2, Initial: second, Backoff: 3}, Snapshot: spec.Snapshot{Enabled: true},
-			Mounts: []spec.Mount{{Source: "/host", Target: "/guest"}},
+			Container: spec.Container{Mounts: []spec.Mount{{Source: "/host", Target: "/guest", Readonly: true}}},
 		},
 		Resources: spec.Resources{CPU: 200, MemoryMB: 512},
 		Scaling:   spec.Scaling{Min: 1, Max: 9, TargetInflight: 2, Buffer: 4, ScaledownWindow: second},

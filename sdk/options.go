@@ -107,6 +107,6 @@ func Env(name, value string) Option {
 // Mount lets the function read a directory or file of the node, where the node's operator allows host paths.
 func Mount(source, target string) Option {
 	return func(f *function) {
-		f.spec.Mounts = append(f.spec.Mounts, spec.Mount{Source: source, Target: target})
+		f.spec.Mounts = append(f.spec.Mounts, spec.Mount{Source: source, Target: target, Readonly: true})
 	}
 }
