@@ -77,7 +77,7 @@ func (f fixed) Ready() bool { return true }
 
 func (f fixed) Entry(key queue.Function) (jobs.Entry, bool) {
 	function, ok := f[key]
-	return jobs.Entry{Spec: function, Job: function.JobID(), Group: "worker"}, ok
+	return jobs.Entry{Spec: function, Job: function.JobID()}, ok
 }
 
 func (f fixed) List() []jobs.Entry {

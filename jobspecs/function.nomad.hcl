@@ -49,6 +49,16 @@ job "hello.greet" {
         target_inflight  = 4     # calls, waiting and running, for which there is one worker (default: concurrency)
         buffer           = 0     # idle workers kept beyond the need while there is any
         scaledown_window = "60s" # how long the need must stay lower before workers go
+        zero_window      = "60s" # how long there must be no need before the last one goes (default: scaledown_window)
+        # backlog_target    = "30s" # within what time waiting calls should be done: fewer workers, each for more calls
+        # starts_per_minute = 20    # workers started within a minute at most
+        # predict_period    = "24h" # start ahead of a load that the periods before had
+        # schedule {                # more workers at times
+        #   cron     = "30 8 * * 1-5"
+        #   timezone = "Europe/Berlin"
+        #   for      = "10h"
+        #   min      = 2
+        # }
       }
     }
 

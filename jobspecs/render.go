@@ -94,12 +94,27 @@ func taskConfig(c spec.Config) (map[string]any, error) {
 }
 
 func scalingBlock(s spec.Scaling) *api.ScalingPolicy {
-	return &api.ScalingPolicy{
-		Enabled: new(true), Min: new(int64(s.Min)), Max: new(int64(s.Max)),
-		Policy: map[string]any{
-			"target_inflight": s.TargetInflight, "buffer": s.Buffer, "scaledown_window": s.ScaledownWindow.String(),
-		},
+	policy := map[string]any{
+		"target_inflight": s.TargetInflight, "buffer": s.Buffer,
+		"scaledown_window": s.ScaledownWindow.String(), "zero_window": s.ZeroWindow.String(),
 	}
+	if s.BacklogTarget > 0 {
+		policy["backlog_target"] = s.BacklogTarget.String()
+	}
+	if s.StartsPerMinute > 0 {
+		policy["starts_per_minute"] = s.StartsPerMinute
+	}
+	if s.PredictPeriod > 0 {
+		policy["predict_period"] = s.PredictPeriod.String()
+	}
+	var schedules []map[string]any
+	for _, one := range s.Schedules {
+		schedules = append(schedules, map[string]any{"cron": one.Cron, "timezone": one.Timezone, "for": one.For.String(), "min": one.Min})
+	}
+	if schedules != nil {
+		policy["schedule"] = schedules
+	}
+	return &api.ScalingPolicy{Enabled: new(true), Min: new(int64(s.Min)), Max: new(int64(s.Max)), Policy: policy}
 }
 
 func restartPolicy() *api.RestartPolicy {

@@ -50,7 +50,16 @@ func function(t *rapid.T) spec.Function {
 	f.Scaling.Min = rapid.IntRange(0, f.Scaling.Max).Draw(t, "least")
 	f.Scaling.TargetInflight = rapid.IntRange(0, 1000).Draw(t, "target")
 	f.Scaling.Buffer = rapid.IntRange(0, 100).Draw(t, "buffer")
-	f.Scaling.ScaledownWindow = seconds("window", 0, 3600)
+	f.Scaling.ScaledownWindow, f.Scaling.ZeroWindow = seconds("window", 0, 3600), seconds("zero window", 0, 3600)
+	f.Scaling.BacklogTarget = seconds("backlog target", 0, 3600)
+	f.Scaling.StartsPerMinute = rapid.IntRange(0, 100).Draw(t, "starts")
+	f.Scaling.PredictPeriod = rapid.SampledFrom([]spec.Duration{0, spec.MinPredictPeriod, spec.MaxPredictPeriod}).Draw(t, "period")
+	for range rapid.IntRange(0, 2).Draw(t, "schedules") {
+		f.Scaling.Schedules = append(f.Scaling.Schedules, spec.Schedule{
+			Cron: fmt.Sprintf("%d 8 * * mon-fri", rapid.IntRange(0, 59).Draw(t, "minute")), Timezone: "Europe/Berlin",
+			For: seconds("for", 60, 3600), Min: rapid.IntRange(1, f.Scaling.Max).Draw(t, "scheduled"),
+		})
+	}
 	f.Resources = spec.Resources{CPU: rapid.IntRange(0, 10_000).Draw(t, "cpu"), MemoryMB: rapid.IntRange(spec.MinMemoryMB, 1<<20).Draw(t, "memory")}
 	return f
 }

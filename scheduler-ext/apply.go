@@ -57,7 +57,7 @@ func (a *Autoscaler) apply(ctx context.Context, entry jobs.Entry, decision polic
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	write := (&api.WriteOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx)
-	response, _, err := a.nomad.Jobs().Scale(entry.Job, entry.Group, &decision.Count, "freshet: "+decision.Reason, false, nil, write)
+	response, _, err := a.nomad.Jobs().Scale(entry.Job, entry.Groups[0].Name, &decision.Count, "freshet: "+decision.Reason, false, nil, write)
 	if err != nil {
 		done.err = fmt.Errorf("scale %s to %d: %w", done.function, decision.Count, err)
 		return done

@@ -3,9 +3,9 @@
 package jobs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -26,7 +26,8 @@ const Driver = "freshet"
 var ErrNotFunction = errors.New("not a function's job")
 
 // Function reads a function's spec out of its job, with defaults set: ErrNotFunction for other jobs, and an error that names
-// the field for a function's job that is wrong.
+// the field for a function's job that is wrong. With a *PolicyError the rest of the function is right, and its scaling is the
+// default.
 func Function(job *api.Job) (spec.Function, error) {
 	app, name := job.Meta[MetaApp], job.Meta[MetaFunction]
 	if app == "" || name == "" {
@@ -53,8 +54,13 @@ func Function(job *api.Job) (spec.Function, error) {
 	if r := task.Resources; r != nil {
 		f.Resources.CPU, f.Resources.MemoryMB = value(r.CPU), value(r.MemoryMB)
 	}
-	if f.Scaling, err = scaling(group.Scaling); err != nil {
-		return f, fmt.Errorf("job %s: %w", value(job.ID), err)
+	policy, policyErr := scaling(group.Scaling)
+	if policyErr == nil {
+		f.Scaling = policy
+		policyErr = onlyScaling(f)
+	}
+	if policyErr != nil {
+		f.Scaling = spec.Scaling{}
 	}
 	f = f.WithDefaults()
 	if err := f.Validate(); err != nil {
@@ -63,7 +69,43 @@ func Function(job *api.Job) (spec.Function, error) {
 	if id := f.JobID(); id != value(job.ID) {
 		return f, fmt.Errorf("job %s: %w", value(job.ID), spec.FieldError{Field: "job id", Value: value(job.ID), Mend: "name the job " + id})
 	}
+	if policyErr != nil {
+		return f, fmt.Errorf("job %s: %w", value(job.ID), &PolicyError{Cause: policyErr})
+	}
 	return f, nil
+}
+
+// Group is one of the groups of a function's job: workers that may run on one kind of node.
+type Group struct {
+	Name  string
+	Count int
+	// Min and Max are the bounds that Nomad itself enforces on the group's count.
+	Min, Max int
+	// Device is what its task asks for, such as "nvidia/gpu/h100"; empty for none. Devices is how many.
+	Device  string
+	Devices int
+}
+
+// groups are the job's groups of workers, in the order in which they stand in the job: that of preference.
+func groups(job *api.Job) []Group {
+	var all []Group
+	for _, group := range job.TaskGroups {
+		for _, task := range group.Tasks {
+			if task.Driver != Driver {
+				continue
+			}
+			one := Group{Name: value(group.Name), Count: value(group.Count), Max: spec.MaxScale}
+			if s := group.Scaling; s != nil {
+				one.Min, one.Max = int(value(s.Min)), int(value(s.Max))
+			}
+			if r := task.Resources; r != nil && len(r.Devices) > 0 {
+				one.Device, one.Devices = r.Devices[0].Name, int(*cmp.Or(r.Devices[0].Count, new(uint64(1))))
+			}
+			all = append(all, one)
+			break
+		}
+	}
+	return all
 }
 
 // worker finds the group and the task that run a function's workers.
@@ -84,49 +126,6 @@ func datacenters(list []string) []string {
 		return nil
 	}
 	return list
-}
-
-func scaling(policy *api.ScalingPolicy) (spec.Scaling, error) {
-	var s spec.Scaling
-	if policy == nil {
-		return s, nil
-	}
-	s.Min, s.Max = int(value(policy.Min)), int(value(policy.Max))
-	for name, raw := range policy.Policy {
-		text := fmt.Sprint(raw)
-		var err error
-		switch name {
-		case "target_inflight":
-			s.TargetInflight, err = whole(raw)
-		case "buffer":
-			s.Buffer, err = whole(raw)
-		case "scaledown_window":
-			err = s.ScaledownWindow.UnmarshalText([]byte(text))
-		default:
-			err = errors.New("no such field; remove it or mend its spelling")
-		}
-		if err != nil {
-			return s, spec.FieldError{Field: "scaling.policy." + name, Value: text, Mend: err.Error()}
-		}
-	}
-	return s, nil
-}
-
-// whole reads a number as HCL (int), JSON (float64) and quoted HCL (string) deliver it.
-func whole(raw any) (int, error) {
-	switch number := raw.(type) {
-	case int:
-		return number, nil
-	case float64:
-		if number == float64(int(number)) {
-			return int(number), nil
-		}
-	case string:
-		if n, err := strconv.Atoi(number); err == nil {
-			return n, nil
-		}
-	}
-	return 0, errors.New("write a whole number")
 }
 
 func value[T any](p *T) T {

@@ -31,10 +31,13 @@ type Entry struct {
 	Spec spec.Function
 	// Err says what is wrong with the job, which then cannot be called or scaled.
 	Err error
-	// Job, Group and Count are the Nomad job's id, its group of workers and how many it should have.
-	Job   string
-	Group string
-	Count int
+	// Policy says what is wrong with the scaling block alone: Spec.Scaling is then the last good one.
+	Policy error
+	// Job is the Nomad job's id, Groups its groups of workers in the order of preference, Count how many workers they should
+	// have together.
+	Job    string
+	Groups []Group
+	Count  int
 	// Index is the job's modify index: a higher one is newer.
 	Index uint64
 }
@@ -55,17 +58,31 @@ type Watcher struct {
 
 	mu      sync.RWMutex
 	entries map[queue.Function]Entry
-	changed func(queue.Function)
+	changed []func(queue.Function)
 }
 
 // NewWatcher makes a watcher; Open starts it. changed is called after each change, from one goroutine; nil for none.
 func NewWatcher(nomad *api.Client, changed func(queue.Function), log zerolog.Logger) *Watcher {
-	if changed == nil {
-		changed = func(queue.Function) {}
+	w := &Watcher{nomad: nomad, log: log, synced: make(chan struct{}), entries: make(map[queue.Function]Entry)}
+	if changed != nil {
+		w.changed = append(w.changed, changed)
 	}
-	return &Watcher{
-		nomad: nomad, log: log, changed: changed,
-		synced: make(chan struct{}), entries: make(map[queue.Function]Entry),
+	return w
+}
+
+// OnChange has f called too after each change that comes from now on.
+func (w *Watcher) OnChange(f func(queue.Function)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changed = append(w.changed, f)
+}
+
+func (w *Watcher) tell(key queue.Function) {
+	w.mu.RLock()
+	listeners := w.changed
+	w.mu.RUnlock()
+	for _, f := range listeners {
+		f(key)
 	}
 }
 
@@ -192,7 +209,7 @@ func (w *Watcher) list(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read job %s: %w", stub.ID, err)
 		}
-		w.put(job)
+		w.put(ctx, job)
 	}
 	for _, entry := range w.List() {
 		if !seen[entry.Spec.Namespace+"/"+entry.Job] && entry.Index <= meta.LastIndex {
@@ -229,7 +246,7 @@ func (w *Watcher) event(ctx context.Context, e *api.Event) error {
 	}
 	switch {
 	case e.Topic == api.TopicJob && payload.Job != nil:
-		w.put(payload.Job)
+		w.put(ctx, payload.Job)
 	case payload.Evaluation != nil && payload.Evaluation.TriggeredBy == triggerDeregister:
 		return w.look(ctx, payload.Evaluation.Namespace, payload.Evaluation.JobID)
 	}
@@ -251,27 +268,29 @@ func (w *Watcher) look(ctx context.Context, namespace, id string) error {
 	if err != nil {
 		return fmt.Errorf("read job %s: %w", id, err)
 	}
-	w.put(job)
+	w.put(ctx, job)
 	return nil
 }
 
 // put takes a job as Nomad has it, unless a newer one is known.
-func (w *Watcher) put(job *api.Job) {
+func (w *Watcher) put(ctx context.Context, job *api.Job) {
 	function, err := Function(job)
 	if errors.Is(err, ErrNotFunction) {
 		return
 	}
-	entry := Entry{Spec: function, Err: err, Job: value(job.ID), Index: value(job.JobModifyIndex)}
-	if modified := value(job.ModifyIndex); modified > entry.Index {
-		entry.Index = modified
-	}
-	if group, _, ok := worker(job); ok {
-		entry.Group, entry.Count = value(group.Name), value(group.Count)
+	entry := Entry{Spec: function, Err: err, Job: value(job.ID), Groups: groups(job), Index: max(value(job.JobModifyIndex), value(job.ModifyIndex))}
+	for _, group := range entry.Groups {
+		entry.Count += group.Count
 	}
 	key := entry.Key()
+	known, ok := w.Entry(key)
+	var policy *PolicyError
+	if errors.As(err, &policy) {
+		entry.Err, entry.Policy = nil, policy
+		entry.Spec.Scaling = w.lastGood(ctx, job, known)
+	}
 	w.mu.Lock()
-	known, ok := w.entries[key]
-	if ok && known.Index > entry.Index {
+	if newest, ok := w.entries[key]; ok && newest.Index > entry.Index {
 		w.mu.Unlock()
 		return
 	}
@@ -281,15 +300,33 @@ func (w *Watcher) put(job *api.Job) {
 		w.entries[key] = entry
 	}
 	w.mu.Unlock()
-	if err != nil && (!ok || known.Err == nil) {
+	if err != nil && (!ok || known.Err == nil && known.Policy == nil) {
 		w.log.Warn().Err(err).Msg("a function's job is wrong")
 	}
-	w.changed(key)
+	w.tell(key)
+}
+
+// lastGood is the scaling that a job had before it got a wrong one: the one known, else that of an earlier version of the job,
+// else the default.
+func (w *Watcher) lastGood(ctx context.Context, job *api.Job, known Entry) spec.Scaling {
+	if known.Job != "" && known.Err == nil {
+		return known.Spec.Scaling
+	}
+	versions, _, _, err := w.nomad.Jobs().Versions(value(job.ID), false, (&api.QueryOptions{Namespace: value(job.Namespace)}).WithContext(ctx))
+	if err != nil {
+		w.log.Warn().Err(err).Str("job", value(job.ID)).Msg("look for an earlier scaling policy; using the default one")
+	}
+	for _, version := range versions { // the newest first
+		if f, err := Function(version); err == nil {
+			return f.Scaling
+		}
+	}
+	return spec.Function{}.WithDefaults().Scaling
 }
 
 func (w *Watcher) drop(key queue.Function) {
 	w.mu.Lock()
 	delete(w.entries, key)
 	w.mu.Unlock()
-	w.changed(key)
+	w.tell(key)
 }

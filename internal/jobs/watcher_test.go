@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,6 +114,12 @@ func TestFunctionRefusesWhatIsNone(t *testing.T) {
 		"no handler":     {func(j *api.Job) { delete(j.TaskGroups[0].Tasks[0].Config, "handler") }, ""},
 		"wrong job name": {func(j *api.Job) { j.ID = new("other") }, "name the job app.f"},
 		"wrong policy":   {func(j *api.Job) { j.TaskGroups[0].Scaling.Policy["buffer"] = 1.5 }, "scaling.policy.buffer"},
+		"wrong cron": {func(j *api.Job) {
+			j.TaskGroups[0].Scaling.Policy["schedule"] = []any{map[string]any{"cron": "99 8 * * *", "for": "1h", "min": 1}}
+		}, "scaling.policy.schedule[0].cron"},
+		"wrong zone": {func(j *api.Job) {
+			j.TaskGroups[0].Scaling.Policy["schedule"] = map[string]any{"cron": "9 8 * * *", "timezone": "Europe/Brelin", "for": "1h", "min": 1}
+		}, "Europe/Brelin"},
 		"unknown policy": {func(j *api.Job) { j.TaskGroups[0].Scaling.Policy["bufer"] = 1 }, "scaling.policy.bufer"},
 	} {
 		j := job("app", "f")
@@ -125,5 +132,91 @@ func TestFunctionRefusesWhatIsNone(t *testing.T) {
 	f, err := jobs.Function(job("app", "f"))
 	if err != nil || f.Namespace != spec.DefaultNamespace || f.Scaling.ScaledownWindow != spec.Duration(2*time.Second) {
 		t.Errorf("got %+v, %v", f, err)
+	}
+}
+
+// badPolicy is a job whose scaling makes no sense though Nomad takes it.
+func badPolicy(app, name string) *api.Job {
+	j := job(app, name)
+	j.TaskGroups[0].Scaling.Policy["scaledown_window"] = "-5s"
+	return j
+}
+
+func TestTheLastGoodPolicyStaysInForce(t *testing.T) {
+	nomad := nomadtest.Start(t)
+	for _, j := range []*api.Job{job("app", "f"), badPolicy("app", "new"), job("app", "f")} {
+		if err := jobs.Register(t.Context(), nomad, j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := jobs.NewWatcher(nomad, nil, zerolog.Nop())
+	w.Open(t.Context())
+	defer w.Close()
+	eventually.True(t, "both are known", func() bool { return len(w.List()) == 2 })
+	if err := jobs.Register(t.Context(), nomad, badPolicy("app", "f")); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "the policy is known to be wrong", func() bool { e, _ := w.Entry(key("app", "f")); return e.Policy != nil })
+	if f, ok := w.Get("default", "app", "f"); !ok || f.Scaling.ScaledownWindow != spec.Duration(2*time.Second) || f.Scaling.Max != 7 {
+		t.Errorf("the function has %+v, callable %v; want the policy that it had", f.Scaling, ok)
+	}
+	if f, ok := w.Get("default", "app", "new"); !ok || f.Scaling.ScaledownWindow != spec.DefaultScaledownWindow {
+		t.Errorf("the function without a good policy has %+v, callable %v; want the default", f.Scaling, ok)
+	}
+	after := jobs.NewWatcher(nomad, nil, zerolog.Nop()) // as after a restart: it reads the job's history
+	after.Open(t.Context())
+	defer after.Close()
+	eventually.True(t, "a new watcher finds the last good policy", func() bool {
+		f, ok := after.Get("default", "app", "f")
+		return ok && f.Scaling.ScaledownWindow == spec.Duration(2*time.Second)
+	})
+}
+
+// TestScheduleBlocksComeAsPeopleWriteThem: Nomad's own parser reads the HCL.
+func TestScheduleBlocksComeAsPeopleWriteThem(t *testing.T) {
+	nomad := nomadtest.Start(t)
+	parsed, err := nomad.Jobs().ParseHCL(`
+job "app.f" {
+  datacenters = ["*"]
+  meta = { "freshet.app" = "app", "freshet.function" = "f" }
+  group "worker" {
+    scaling {
+      max = 9
+      policy {
+        schedule {
+          cron = "30 8 * * 1-5"
+          for  = "10h"
+          min  = 2
+        }
+        schedule {
+          cron     = "0 9 * * 6"
+          timezone = "Europe/Berlin"
+          for      = "1h"
+          min      = 3
+        }
+      }
+    }
+    task "guest" {
+      driver = "freshet"
+      config {
+        code = "/srv/program"
+        handler { type = "go" }
+      }
+    }
+  }
+}`, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := jobs.Function(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []spec.Schedule{
+		{Cron: "30 8 * * 1-5", For: spec.Duration(10 * time.Hour), Min: 2},
+		{Cron: "0 9 * * 6", Timezone: "Europe/Berlin", For: spec.Duration(time.Hour), Min: 3},
+	}
+	if !slices.Equal(f.Scaling.Schedules, want) {
+		t.Errorf("got %+v", f.Scaling.Schedules)
 	}
 }

@@ -184,6 +184,18 @@ type Scaling struct {
 	Buffer int `json:"buffer,omitempty"`
 	// ScaledownWindow is how long the need must stay lower before workers go. Default 60s.
 	ScaledownWindow Duration `json:"scaledown_window,omitempty"`
+	// ZeroWindow is how long there must be no need before the last worker goes. Default: ScaledownWindow.
+	ZeroWindow Duration `json:"zero_window,omitempty"`
+	// BacklogTarget is within what time waiting calls should be done, by the measured service and start times: fewer workers
+	// then stand for more calls each. Default 0: as many workers as TargetInflight asks for.
+	BacklogTarget Duration `json:"backlog_target,omitempty"`
+	// StartsPerMinute bounds the workers started within a minute. Default 0: no bound.
+	StartsPerMinute int `json:"starts_per_minute,omitempty"`
+	// PredictPeriod is the period of load that repeats, such as 24h: workers start ahead of a load that the periods before
+	// had. Default 0: nothing is predicted.
+	PredictPeriod Duration `json:"predict_period,omitempty"`
+	// Schedules raise Min at times.
+	Schedules []Schedule `json:"schedule,omitempty"`
 }
 
 // JobID is the id of the function's Nomad job.
@@ -198,6 +210,7 @@ func (f Function) WithDefaults() Function {
 	setDefault(&f.Resources.MemoryMB, DefaultMemoryMB)
 	setDefault(&f.Scaling.Max, max(DefaultScaleMax, f.Scaling.Min))
 	setDefault(&f.Scaling.ScaledownWindow, DefaultScaledownWindow)
+	setDefault(&f.Scaling.ZeroWindow, f.Scaling.ScaledownWindow)
 	f.Config = f.Config.WithDefaults()
 	setDefault(&f.Scaling.TargetInflight, f.Concurrency)
 	return f

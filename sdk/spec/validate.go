@@ -230,15 +230,3 @@ func (c *checker) resources(r Resources) {
 		c.fail("resources.gpu_kinds", strings.Join(r.GPUKinds, ","), "set resources.gpus = 1 or more too, or remove the list")
 	}
 }
-
-func (c *checker) scaling(s Scaling) {
-	c.between("scaling.max", s.Max, 1, MaxScale)
-	if s.Min < 0 || s.Min > s.Max {
-		c.fail("scaling.min", s.Min, "use 0 to scaling.max, which is %d", s.Max)
-	}
-	if s.TargetInflight < 1 {
-		c.fail("scaling.target_inflight", s.TargetInflight, "use 1 or more")
-	}
-	c.between("scaling.buffer", s.Buffer, 0, MaxScale)
-	c.duration("scaling.scaledown_window", s.ScaledownWindow, Duration(time.Second), MaxTimeout)
-}
