@@ -86,6 +86,7 @@ func (b *heartbeats) now() queue.Heartbeat {
 	if beat.State == queue.StateReady && beat.Busy > 0 {
 		beat.State = queue.StateBusy
 	}
+	w.rest.tell(&beat)
 	return beat
 }
 

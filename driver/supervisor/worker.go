@@ -30,6 +30,7 @@ type Worker struct {
 	function queue.Function
 	nc       *nats.Conn
 	logs     *logs
+	rest     rest
 }
 
 // Run runs the worker until the context ends (it then drains) or the guest dies, and tells how it ended.
@@ -66,6 +67,10 @@ func (w *Worker) run(ctx context.Context) handoff.Exit {
 
 // live is the worker's life between its first and its last heartbeat.
 func (w *Worker) live(ctx context.Context) handoff.Exit {
+	if err := w.rest.listen(w); err != nil {
+		return failure(err)
+	}
+	defer w.rest.close()
 	opened := make(chan error, 1)
 	go func() { opened <- w.openPuller(ctx) }() // received below, always
 	started, bootErr := w.boot(ctx)
@@ -86,7 +91,7 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 	// From here on it waits and passes on. With one processor a message goes from one goroutine to the next without waking
 	// another thread, which takes a tenth off a call's time (docs/decisions/0007).
 	runtime.GOMAXPROCS(1)
-	if err := w.puller.Start(); err != nil {
+	if err := w.rest.serve(w.puller); err != nil {
 		return w.abandon(err)
 	}
 	exit := w.serve(ctx)

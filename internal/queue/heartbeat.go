@@ -45,6 +45,9 @@ type Heartbeat struct {
 	Ready   time.Time `json:"ready,omitzero"`
 	// Thawed says that it came from a snapshot.
 	Thawed bool `json:"thawed"`
+	// Resting says that it pulls no calls because it was asked to (see Rest), and that none is on its way to it. Its state is
+	// draining meanwhile.
+	Resting bool `json:"resting,omitempty"`
 	// Reason says why it is draining or stopped, for people.
 	Reason string `json:"reason,omitempty"`
 }

@@ -53,6 +53,7 @@ type Puller struct {
 	pulls    map[int64]int          // how many were asked for, by the second in which the pull expires
 	held     map[*Delivery]struct{} // deliveries not yet settled
 	stopped  bool                   // before Start and after Stop
+	resting  bool                   // between Pause and Resume
 	released chan struct{}          // closed and replaced whenever a delivery is settled
 }
 
@@ -118,10 +119,7 @@ func (p *Puller) newEpoch() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sub != nil {
-		_ = p.sub.Unsubscribe() // fails only when the connection is closed
-	}
-	p.sub, p.inbox = sub, inbox
+	p.replaceLocked(sub, inbox)
 	p.asked = 0
 	clear(p.pulls)
 	return p.askLocked()
@@ -130,7 +128,7 @@ func (p *Puller) newEpoch() error {
 // askLocked sends a pull for the free slots that no pull covers yet.
 func (p *Puller) askLocked() error {
 	free := p.slots - len(p.held) - p.asked
-	if free <= 0 || p.stopped {
+	if free <= 0 || p.stopped || p.resting {
 		return nil
 	}
 	request := p.newPullLocked(free)
@@ -220,7 +218,7 @@ func (p *Puller) maintain(ctx context.Context) {
 // orphaned tells that the consumer is gone while pulls wait for it.
 func (p *Puller) orphaned(ctx context.Context) bool {
 	p.mu.Lock()
-	waits := !p.stopped && p.asked > 0
+	waits := !p.stopped && !p.resting && p.asked > 0
 	p.mu.Unlock()
 	if !waits {
 		return false
@@ -247,7 +245,7 @@ func (p *Puller) extend() {
 func (p *Puller) repair(ctx context.Context, lost bool) {
 	p.mu.Lock()
 	p.forgetLocked(time.Now())
-	missing := !p.stopped && p.slots-len(p.held)-p.asked > 0
+	missing := !p.stopped && !p.resting && p.slots-len(p.held)-p.asked > 0
 	p.mu.Unlock()
 	if !missing && !lost || !p.nc.IsConnected() {
 		return

@@ -26,7 +26,7 @@ func (r Role) Permissions() Permissions {
 		}
 	case RoleAutoscaler:
 		return Permissions{
-			Publish:   []string{"$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>", "$JS.API.INFO", "freshet.events.>"},
+			Publish:   []string{"$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>", "$JS.API.INFO", "freshet.events.>", AllControl},
 			Subscribe: []string{"_INBOX.>", AllDemand, AllWorkers},
 		}
 	case RoleWorker:
@@ -37,7 +37,7 @@ func (r Role) Permissions() Permissions {
 				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
 				"$KV." + KeysBucket + "." + suspectPrefix + "*", "$JS.API.STREAM.INFO.KV_" + KeysBucket, "$JS.API.DIRECT.GET.KV_" + KeysBucket + ".>",
 			},
-			Subscribe: []string{"_INBOX.>", AllStoredBy("*")},
+			Subscribe: []string{"_INBOX.>", AllStoredBy("*"), AllControl},
 		}
 	}
 	return Permissions{}
