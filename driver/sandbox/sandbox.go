@@ -10,49 +10,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/container"
 )
 
-// Config describes a sandbox.
-type Config struct {
-	// ID names it within StateDir; letters, digits, '-' and '_'.
-	ID string
-	// Runsc is the path of the pinned runsc binary.
-	Runsc string
-	// Platform is how system calls are intercepted: "systrap" (default) or "kvm".
-	Platform string
-	// StateDir is a directory of this sandbox's own, for gVisor's state files and the OCI bundle.
-	StateDir string
-	// SharedDir is a directory of the node's, the same for all sandboxes: gVisor keeps an empty network namespace mounted
-	// there, so that not each start must make one.
-	SharedDir string
-	// Rootfs is the guest's root on the host; it is not written to.
-	Rootfs string
-	// Args is the command line; Args[0] is a path in the rootfs.
-	Args []string
-	// Env is the guest's environment, as NAME=value.
-	Env []string
-	// Mounts are host directories and files that the guest sees.
-	Mounts []Mount
-	// DebugDir, when set, receives the debug logs of sentry and gofer; they are large and slow.
-	DebugDir string
-}
-
-// Mount is a host directory or file in the guest.
-type Mount struct {
-	Source, Target string
-	Writable       bool
-}
-
 // Sandbox is a created sandbox. Start or Restore it once; Destroy it always.
 type Sandbox struct {
-	// Stdin, Stdout and Stderr are the host's ends of the guest's standard streams. The owner reads and closes them.
+	// Guest is what runs in it.
+	*Guest
+	// Stdin, Stdout and Stderr are the host's ends of the guest's standard streams. The owner reads and closes them. With a
+	// terminal Stderr is nil, and reading Stdout ends with EIO.
 	Stdin  *os.File
 	Stdout *os.File
 	Stderr *os.File
@@ -70,22 +42,38 @@ type Sandbox struct {
 
 // Create makes an empty sandbox: the sentry and the gofer run, the guest does not. It takes most of a start's time, and
 // what the guest will be must be known only in so far as Config says.
-func Create(cfg Config, log zerolog.Logger) (sandbox *Sandbox, err error) {
-	if err := configure(cfg, log); err != nil {
+func Create(cfg Config, log zerolog.Logger) (*Sandbox, error) {
+	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	configure(cfg.Runsc, cfg.DebugDir != "", log)
 	conf, err := newConfig(cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := raiseLoopback(cfg.NetNS); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.SharedDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make shared directory: %w", err)
 	}
-	spec := newSpec(cfg)
-	if err := writeBundle(cfg.StateDir, spec); err != nil {
+	spec, err := newSpec(cfg)
+	if err != nil {
 		return nil, err
 	}
-	streams, err := openStreams()
+	if err := writeBundle(cfg, spec); err != nil {
+		return nil, err
+	}
+	made, err := create(cfg, conf, spec)
+	if err != nil {
+		return nil, errors.Join(err, removeBundle(cfg.StateDir))
+	}
+	return made, nil
+}
+
+// create makes the sandbox of a bundle.
+func create(cfg Config, conf *config.Config, spec *specs.Spec) (*Sandbox, error) {
+	streams, err := openStreams(cfg.Terminal)
 	if err != nil {
 		return nil, err
 	}
@@ -103,43 +91,26 @@ func Create(cfg Config, log zerolog.Logger) (sandbox *Sandbox, err error) {
 		return nil, errors.Join(fmt.Errorf("watch sandbox: %w", err), made.Destroy())
 	}
 	return &Sandbox{
+		Guest: &Guest{id: cfg.ID, box: made.Sandbox, spec: spec},
 		Stdin: streams.stdin.host, Stdout: streams.stdout.host, Stderr: streams.stderr.host,
 		conf: conf, container: made, stateDir: cfg.StateDir, pidfd: pidfd,
 	}, nil
 }
 
-// Start starts the guest from its beginning.
+// Start starts the guest from its beginning. A program that is not there is ErrNotFound, one that is none ErrNotExecutable.
 func (s *Sandbox) Start() error {
 	if err := s.container.Start(s.conf); err != nil {
-		return fmt.Errorf("start sandbox: %w", err)
+		return fmt.Errorf("start sandbox: %w", startError(err))
 	}
 	return nil
 }
 
-// Exit is how the guest ended.
-type Exit struct {
-	// Code is the exit code, Signal the signal that killed it, or 0.
-	Code   int
-	Signal int
-}
-
-func (e Exit) String() string {
-	if e.Signal != 0 {
-		return fmt.Sprintf("killed by signal %d (%s)", e.Signal, unix.SignalName(unix.Signal(e.Signal)))
+// Resize gives a guest that has a terminal a window of another size, and tells it so.
+func (s *Sandbox) Resize(size WindowSize) error {
+	if err := resize(s.Stdout, size); err != nil {
+		return err
 	}
-	return fmt.Sprintf("exited with code %d", e.Code)
-}
-
-// Wait waits until the guest or the whole sandbox ends.
-func (s *Sandbox) Wait() (Exit, error) {
-	status, err := s.container.Wait()
-	if err != nil {
-		return Exit{}, fmt.Errorf("wait for sandbox: %w", err)
-	}
-	if status.Signaled() {
-		return Exit{Signal: int(status.Signal())}, nil
-	}
-	return Exit{Code: status.ExitStatus()}, nil
+	return s.signalTerminal(0, unix.SIGWINCH)
 }
 
 // PIDs are the processes on the host: the sentry's and the gofer's.
@@ -177,7 +148,7 @@ func (s *Sandbox) Destroy() error {
 		if err := s.container.Destroy(); err != nil {
 			s.failed = fmt.Errorf("destroy sandbox: %w", err)
 		}
-		if err := os.Remove(filepath.Join(s.stateDir, bundleFile)); err != nil && s.failed == nil {
+		if err := removeBundle(s.stateDir); err != nil && s.failed == nil {
 			s.failed = fmt.Errorf("destroy sandbox: %w", err)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/container"
 )
 
@@ -13,7 +14,10 @@ type pipe struct{ host, guest *os.File }
 // streams are the guest's three standard streams.
 type streams struct{ stdin, stdout, stderr pipe }
 
-func openStreams() (*streams, error) {
+func openStreams(size *WindowSize) (*streams, error) {
+	if size != nil {
+		return openTerminalStreams(*size)
+	}
 	s := &streams{}
 	for _, p := range []struct {
 		pipe   *pipe
@@ -32,6 +36,28 @@ func openStreams() (*streams, error) {
 		}
 	}
 	return s, nil
+}
+
+// openTerminalStreams makes all three streams one terminal, whose other end is both the host's stdin and stdout.
+func openTerminalStreams(size WindowSize) (*streams, error) {
+	tty, err := openTerminal(size)
+	if err != nil {
+		return nil, err
+	}
+	input := -1
+	err = withDescriptor(tty.host, func(fd int) (err error) {
+		input, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		closeAll(tty.host, tty.guest)
+		return nil, fmt.Errorf("make a stream to the guest: %w", err)
+	}
+	return &streams{
+		stdin:  pipe{host: os.NewFile(uintptr(input), "terminal"), guest: tty.guest},
+		stdout: pipe{host: tty.host, guest: tty.guest},
+		stderr: pipe{guest: tty.guest},
+	}, nil
 }
 
 // during runs create while the process's standard streams are the guest's: gVisor takes them from there, for a cold start
