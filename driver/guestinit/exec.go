@@ -63,7 +63,7 @@ func findProgram(name, dir string) (string, error) {
 	if errors.As(err, &cause) {
 		err = cause.Err
 	}
-	return "", fieldError("handler.command[0]", name, "name a program that is in the image: %v", err)
+	return "", fieldError("command[0]", name, "name a program that is in the image: %v", err)
 }
 
 func (e *execHandler) freeze(context.Context) error { return nil }

@@ -99,8 +99,8 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"none":               {`{}`, `handler.type: ""`},
 		"both":               {`{"exec":{"command":["a"]},"http":{"command":["a"],"port":1}}`, `handler.type: ""`},
 		"unknown":            {`{"exec":{"comand":["a"]}}`, `unknown field "comand"`},
-		"no command":         {`{"exec":{"command":[]}}`, `handler.command: ""`},
-		"unknown variable":   {`{"exec":{"command":["a","${cal}"]}}`, `handler.command[1]: "${cal}": there is no variable "cal"`},
+		"no command":         {`{"exec":{"command":[]}}`, `command: ""`},
+		"unknown variable":   {`{"exec":{"command":["a","${cal}"]}}`, `command[1]: "${cal}": there is no variable "cal"`},
 		"open variable":      {`{"exec":{"command":["a","${call"]}}`, "close the variable"},
 		"empty field":        {`{"exec":{"command":["a","${input.}"]}}`, `there is no variable "input."`},
 		"variable program":   {`{"exec":{"command":["${input.x}"]}}`, "name the program itself"},
@@ -108,8 +108,8 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"relative directory": {`{"dir":"a","exec":{"command":["a"]}}`, `handler.dir: "a"`},
 		"negative grace":     {`{"grace":"-1s","exec":{"command":["a"]}}`, `handler.grace: "-1s"`},
 		"no port":            {`{"http":{"command":["a"]}}`, `handler.port: "0"`},
-		"relative path":      {`{"http":{"command":["a"],"port":1,"ready_path":"x"}}`, `handler.ready_path: "x"`},
-		"often":              {`{"http":{"command":["a"],"port":1,"live":{"every":"1ms"}}}`, `handler.live.every: "1ms"`},
+		"relative path":      {`{"http":{"command":["a"],"port":1,"ready":"x"}}`, `handler.ready: "x"`},
+		"often":              {`{"http":{"command":["a"],"port":1,"every":"1ms"}}`, `handler.every: "1ms"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := guestinit.ParseSettings(test.settings); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -122,7 +122,7 @@ func TestSettingsThatAreWrong(t *testing.T) {
 func TestProgramThatIsNotThereFailsTheStart(t *testing.T) {
 	h := start(t, command("no-such-program"))
 	h.hello(0)
-	if fault := h.fault(); fault.Kind != wire.KindUser || !strings.Contains(fault.Message, `handler.command[0]: "no-such-program"`) {
+	if fault := h.fault(); fault.Kind != wire.KindUser || !strings.Contains(fault.Message, `command[0]: "no-such-program"`) {
 		t.Errorf("got %+v", fault)
 	}
 	if code := h.exitCode(); code != 1 {

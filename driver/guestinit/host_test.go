@@ -1,6 +1,7 @@
 package guestinit_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,10 +151,10 @@ func (h *host) read(in *wire.Reader) {
 func (h *host) dispatch(msg wire.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch {
-	case msg.Type == wire.TypeLog:
+	switch msg.Type {
+	case wire.TypeLog:
 		h.logs[msg.Call] = append(h.logs[msg.Call], string(msg.Payload))
-	case msg.Type == wire.TypeResult || msg.Type == wire.TypeFailure:
+	case wire.TypeResult, wire.TypeFailure:
 		if h.calls[msg.Call] == nil {
 			h.t.Errorf("an answer to call %d, which does not run", msg.Call)
 			return
@@ -299,4 +300,18 @@ func (h *host) exitCode() int {
 		h.t.Fatal(err)
 	}
 	return 0
+}
+
+// thaw wakes a frozen guest.
+func (h *host) thaw(alloc string) {
+	h.t.Helper()
+	h.send(wire.TypeThawed, 0, wire.Thawed{Identity: wire.Identity{App: "app", Function: "fn", Alloc: alloc}}, nil)
+	h.next(wire.TypeReady)
+}
+
+func eachTextLine(in io.Reader, give func(string)) {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		give(lines.Text())
+	}
 }

@@ -97,6 +97,9 @@ func Run(ctx context.Context, settings Settings, env []string, in io.ReadCloser,
 }
 
 func newHandler(s *session) (handler, error) {
+	if s.settings.HTTP != nil {
+		return nil, fieldError("handler.type", "http", "http handlers are not offered yet")
+	}
 	return newExec(s)
 }
 

@@ -19,6 +19,8 @@ const SettingsEnv = "FRESHET_HANDLER"
 const (
 	// DefaultGrace is shorter than what a supervisor waits for a cancelled call before it gives up the worker.
 	DefaultGrace = spec.Duration(time.Second)
+	// DefaultEvery is the time between two checks of a server that serves.
+	DefaultEvery = spec.Duration(10 * time.Second)
 	// DefaultFailures is how many checks in a row a server fails before it counts as dead.
 	DefaultFailures = 3
 )
@@ -57,19 +59,14 @@ type HTTP struct {
 	Command []string `json:"command"`
 	// Port is where it listens on the loopback interface, 1 to 65535. It also gets it as PORT in its environment.
 	Port int `json:"port"`
-	// ReadyPath is asked with GET until it answers below 400; empty means that a connection is enough.
-	ReadyPath string `json:"ready_path,omitempty"`
-	// Live checks the server while it serves; nil checks only that its process runs.
-	Live *Live `json:"live,omitempty"`
-}
-
-// Live is a check of a server that is ready.
-type Live struct {
-	// Path is asked with GET; empty means that a connection is enough.
-	Path string `json:"path,omitempty"`
-	// Every is the time between two checks, 100ms to 1h, and how long each may take.
-	Every spec.Duration `json:"every"`
-	// Failures in a row end the guest, those while requests run not counted: a server may do one thing at a time. Default 3.
+	// Ready is a path that is asked with GET until it answers below 400; empty means that a connection is enough.
+	Ready string `json:"ready,omitempty"`
+	// Live is a path that must go on answering below 500; empty checks only that the server's process runs.
+	Live string `json:"live,omitempty"`
+	// Every is the time between two checks of Live, 100ms to 1h, and how long each may take. Default 10s.
+	Every spec.Duration `json:"every,omitempty"`
+	// Failures of Live in a row end the guest, those while requests run not counted: a server may do one thing at a time.
+	// Default 3.
 	Failures int `json:"failures,omitempty"`
 }
 
@@ -90,15 +87,20 @@ func (s Settings) WithDefaults() Settings {
 	if s.Grace == 0 {
 		s.Grace = DefaultGrace
 	}
-	if s.HTTP != nil && s.HTTP.Live != nil && s.HTTP.Live.Failures == 0 {
-		server, live := *s.HTTP, *s.HTTP.Live
-		live.Failures, server.Live = DefaultFailures, &live
+	if s.HTTP != nil {
+		server := *s.HTTP
+		if server.Every == 0 {
+			server.Every = DefaultEvery
+		}
+		if server.Failures == 0 {
+			server.Failures = DefaultFailures
+		}
 		s.HTTP = &server
 	}
 	return s
 }
 
-// Validate tells the first thing that is wrong, named as in the jobspec's handler block.
+// Validate tells the first thing that is wrong, named as in the task's config; command is the whole command line.
 func (s Settings) Validate() error {
 	if (s.Exec == nil) == (s.HTTP == nil) {
 		return spec.FieldError{Field: "handler.type", Value: "", Mend: "give the settings of one handler: exec or http"}
@@ -126,25 +128,25 @@ func (h *HTTP) validate() error {
 	if h.Port < 1 || h.Port > 65535 {
 		return fieldError("handler.port", h.Port, "use the port that the server listens on, 1 to 65535")
 	}
-	if err := checkPath("handler.ready_path", h.ReadyPath); err != nil || h.Live == nil {
+	if h.Every < spec.Duration(100*time.Millisecond) || h.Every > spec.Duration(time.Hour) {
+		return fieldError("handler.every", h.Every, "use 100ms to 1h")
+	}
+	if h.Failures < 1 || h.Failures > 1000 {
+		return fieldError("handler.failures", h.Failures, "use 1 to 1000")
+	}
+	if err := checkPath("handler.ready", h.Ready); err != nil {
 		return err
 	}
-	if h.Live.Every < spec.Duration(100*time.Millisecond) || h.Live.Every > spec.Duration(time.Hour) {
-		return fieldError("handler.live.every", h.Live.Every, "use 100ms to 1h")
-	}
-	if h.Live.Failures < 1 || h.Live.Failures > 1000 {
-		return fieldError("handler.live.failures", h.Live.Failures, "use 1 to 1000")
-	}
-	return checkPath("handler.live.path", h.Live.Path)
+	return checkPath("handler.live", h.Live)
 }
 
 func checkCommand(command []string) error {
 	if len(command) == 0 || command[0] == "" {
-		return fieldError("handler.command", strings.Join(command, " "), "name the program to run, with its arguments")
+		return fieldError("command", strings.Join(command, " "), "name the program to run, with its arguments")
 	}
 	for i, arg := range command {
 		if strings.ContainsRune(arg, 0) {
-			return fieldError(fmt.Sprintf("handler.command[%d]", i), arg, "remove the NUL byte")
+			return fieldError(fmt.Sprintf("command[%d]", i), arg, "remove the NUL byte")
 		}
 	}
 	return nil

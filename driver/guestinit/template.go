@@ -40,7 +40,7 @@ func parseTemplate(command []string) (template, error) {
 	var t template
 	for i, arg := range command {
 		parts, err := parseArg(arg)
-		field := fmt.Sprintf("handler.command[%d]", i)
+		field := fmt.Sprintf("command[%d]", i)
 		if err != "" {
 			return template{}, fieldError(field, arg, "%s", err)
 		}
