@@ -1,12 +1,11 @@
 package snapshot
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,11 +14,12 @@ import (
 // DefaultMaxBytes is how much disk snapshots may take unless the operator says otherwise.
 const DefaultMaxBytes = 20 << 30
 
+// Suffixes of what stands beside a snapshot's directory, which is named by its key.
 const (
-	manifestFile = "manifest.json"
-	partSuffix   = ".part"
-	badSuffix    = ".bad"
-	lockSuffix   = ".lock"
+	partSuffix = ".part" // being made
+	badSuffix  = ".bad"  // quarantined
+	lockSuffix = ".lock"
+	pushSuffix = ".push" // the lock of who pushes it
 )
 
 // Errors that callers decide by.
@@ -28,6 +28,9 @@ var (
 	ErrNotFound = errors.New("no snapshot")
 	// ErrBusy: another process is making this snapshot; go on without.
 	ErrBusy = errors.New("snapshot is being made")
+	// ErrDamaged: there was one that must not be thawed: torn, damaged, or made elsewhere. Where Lookup or Fetch says so it is
+	// out of use already. Report it, and start cold.
+	ErrDamaged = errors.New("snapshot is no good")
 )
 
 // Store is a directory of snapshots, shared by all processes of the node: each snapshot is a directory named by its key,
@@ -36,9 +39,11 @@ var (
 type Store struct {
 	dir      string
 	maxBytes int64
+	cpu      string // this node's CPUDigest
 }
 
-// Open opens the store and makes its directory where it is missing. maxBytes of 0 means DefaultMaxBytes.
+// Open opens the store, makes its directory where it is missing, and sweeps what processes left that died. maxBytes of 0 means
+// DefaultMaxBytes.
 func Open(dir string, maxBytes int64) (*Store, error) {
 	if maxBytes <= 0 {
 		maxBytes = DefaultMaxBytes
@@ -46,196 +51,137 @@ func Open(dir string, maxBytes int64) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open snapshot store: %w", err)
 	}
-	return &Store{dir: dir, maxBytes: maxBytes}, nil
-}
-
-// Use is a snapshot in use: it is not removed until Release.
-type Use struct {
-	// Dir holds the snapshot's files.
-	Dir  string
-	lock *os.File
-}
-
-// Release lets the snapshot go.
-func (u *Use) Release() { _ = u.lock.Close() } // a lock file holds no data
-
-// manifest says what a snapshot consists of, so that a torn one is noticed before it is thawed.
-type manifest struct {
-	Inputs Inputs           `json:"inputs"`
-	Made   time.Time        `json:"made"`
-	Files  map[string]int64 `json:"files"`
-}
-
-func (m manifest) bytes() int64 {
-	var sum int64
-	for _, size := range m.Files {
-		sum += size
+	cpu, err := CPUDigest()
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot store: %w", err)
 	}
-	return sum
+	s := &Store{dir: dir, maxBytes: maxBytes, cpu: cpu}
+	return s, s.sweep()
 }
 
 func (s *Store) path(key string) string { return filepath.Join(s.dir, key) }
 
-// lock opens the key's lock file and takes it; ErrBusy when it would have to wait.
-func (s *Store) lock(key string, how int) (*os.File, error) {
-	file, err := os.OpenFile(s.path(key)+lockSuffix, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open snapshot lock: %w", err)
-	}
-	if err := unix.Flock(int(file.Fd()), how|unix.LOCK_NB); err != nil {
-		_ = file.Close() // a lock file holds no data
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrBusy
-		}
-		return nil, fmt.Errorf("lock snapshot: %w", err)
-	}
-	return file, nil
+// Use is a snapshot in use: it is not removed until Release.
+type Use struct {
+	// Dir holds the snapshot's files.
+	Dir string
+
+	store    *Store
+	manifest manifest
+	lock     *os.File
+	checks   []*Check
 }
 
-// Lookup finds the snapshot and keeps it from removal until released. ErrNotFound when there is none, or none whole.
-func (s *Store) Lookup(key string) (*Use, error) {
+// Release lets the snapshot go, and ends checks that nobody waited for.
+func (u *Use) Release() {
+	for _, check := range u.checks {
+		check.stop()
+	}
+	_ = u.lock.Close() // a lock file holds no data
+}
+
+// Quarantine takes a snapshot that could not be thawed out of use: it is kept for a look, once, and the next cold start makes
+// a new one. Call it before Release, so that it cannot hit that new one.
+func (u *Use) Quarantine(reason string) error {
+	bad := u.Dir + badSuffix
+	if _, err := os.Stat(u.Dir); errors.Is(err, os.ErrNotExist) {
+		return nil // another one that tried was first
+	}
+	if err := os.RemoveAll(bad); err != nil {
+		return fmt.Errorf("quarantine snapshot: %w", err)
+	}
+	if err := os.Rename(u.Dir, bad); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("quarantine snapshot: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(bad, reasonFile), []byte(reason+"\n"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("quarantine snapshot: %w", err)
+	}
+	return nil
+}
+
+// reasonFile of a quarantined snapshot says why it is.
+const reasonFile = "reason.txt"
+
+// Lookup finds the snapshot and keeps it from removal until released. ErrNotFound when there is none, ErrBusy when it is being
+// made, ErrDamaged when there was one that is torn, was made elsewhere, or whose state is damaged; its pages are checked by
+// Verify, while it is thawed.
+func (s *Store) Lookup(ctx context.Context, key string) (*Use, error) {
 	dir := s.path(key)
 	if _, err := os.Stat(dir); err != nil {
 		return nil, ErrNotFound
 	}
 	lock, err := s.lock(key, unix.LOCK_SH)
-	if errors.Is(err, ErrBusy) {
-		return nil, ErrNotFound // its maker holds the lock: not there yet
-	}
 	if err != nil {
 		return nil, err
 	}
-	if err := verify(dir); err != nil {
-		_ = lock.Close() // a lock file holds no data
-		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+	use := &Use{Dir: dir, store: s, lock: lock}
+	if err := use.open(ctx, key); err != nil {
+		defer use.Release()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if _, gone := os.Stat(dir); errors.Is(gone, os.ErrNotExist) {
+			return nil, ErrNotFound // it was removed before we had the lock
+		}
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrDamaged, err), use.Quarantine(err.Error()))
 	}
 	now := time.Now()
-	if err := os.Chtimes(dir, now, now); err != nil {
-		_ = lock.Close() // a lock file holds no data
+	if err := os.Chtimes(dir, now, now); err != nil && !errors.Is(err, unix.EROFS) {
+		use.Release()
 		return nil, fmt.Errorf("mark snapshot used: %w", err)
 	}
-	return &Use{Dir: dir, lock: lock}, nil
+	return use, nil
 }
 
-func readManifest(dir string) (manifest, error) {
-	var m manifest
-	data, err := os.ReadFile(filepath.Join(dir, manifestFile))
-	if err != nil {
-		return m, fmt.Errorf("read snapshot manifest: %w", err)
-	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return m, fmt.Errorf("read snapshot manifest: %w", err)
-	}
-	return m, nil
-}
-
-func verify(dir string) error {
-	m, err := readManifest(dir)
-	if err != nil {
+// open reads the manifest and checks all but the guest's pages.
+func (u *Use) open(ctx context.Context, key string) error {
+	var err error
+	if u.manifest, err = readManifest(u.Dir); err != nil {
 		return err
 	}
-	for name, size := range m.Files {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
-			return fmt.Errorf("verify snapshot: %w", err)
-		}
-		if info.Size() != size {
-			return fmt.Errorf("verify snapshot: %s has %d bytes, its manifest says %d", name, info.Size(), size)
-		}
-	}
-	return nil
-}
-
-// Making is a snapshot being made by this process alone.
-type Making struct {
-	// Dir is the empty directory to fill.
-	Dir   string
-	store *Store
-	key   string
-	lock  *os.File
-}
-
-// Make begins a snapshot: ErrBusy when another process is at it (go on without). Commit or Abort it.
-func (s *Store) Make(key string) (*Making, error) {
-	lock, err := s.lock(key, unix.LOCK_EX)
-	if err != nil {
-		return nil, err
-	}
-	m := &Making{Dir: s.path(key) + partSuffix, store: s, key: key, lock: lock}
-	if verify(s.path(key)) == nil { // made while we were starting
-		m.Abort()
-		return nil, ErrBusy
-	}
-	if err := errors.Join(os.RemoveAll(m.Dir), os.RemoveAll(s.path(key)), os.Mkdir(m.Dir, 0o700)); err != nil {
-		m.Abort()
-		return nil, fmt.Errorf("begin snapshot: %w", err)
-	}
-	return m, nil
-}
-
-// Commit makes the snapshot visible at once and whole, then removes the least recently used ones beyond the store's size.
-func (m *Making) Commit(inputs Inputs) error {
-	defer m.Abort()
-	if err := m.writeManifest(inputs); err != nil {
+	if err := u.manifest.checkNode(key, u.store.cpu); err != nil {
 		return err
 	}
-	if err := os.Rename(m.Dir, m.store.path(m.key)); err != nil {
-		return fmt.Errorf("commit snapshot: %w", err)
+	if err := u.manifest.checkSizes(u.Dir); err != nil {
+		return err
 	}
-	return m.store.collect(m.key)
+	return u.manifest.check(ctx, u.Dir, func(f file) bool { return f.Size <= checkedFirst })
 }
 
-func (m *Making) writeManifest(inputs Inputs) error {
-	entries, err := os.ReadDir(m.Dir)
-	if err != nil {
-		return fmt.Errorf("list snapshot: %w", err)
-	}
-	content := manifest{Inputs: inputs, Made: time.Now(), Files: make(map[string]int64)}
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if err != nil {
-			return fmt.Errorf("list snapshot: %w", err)
+// awaitStep is how often a waiting process looks again.
+const awaitStep = 5 * time.Millisecond
+
+// Await is Lookup that waits while another process is making or fetching the snapshot, ErrBusy when that took longer than the
+// limit. Who makes one has loaded already and only writes, which is sooner done than another load; who still loads is not
+// waited for.
+func (s *Store) Await(ctx context.Context, key string, limit time.Duration) (*Use, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, ErrBusy)
+	defer cancel()
+	look := time.NewTicker(awaitStep)
+	defer look.Stop()
+	for {
+		making := s.making(key) // before the look: what is committed in between is found
+		use, err := s.Lookup(context.WithoutCancel(ctx), key)
+		if err == nil || errors.Is(err, ErrDamaged) || !making && !errors.Is(err, ErrBusy) {
+			return use, err
 		}
-		content.Files[entry.Name()] = info.Size()
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	data, err := json.MarshalIndent(content, "", "  ")
+}
+
+// making tells whether a living process is making the snapshot.
+func (s *Store) making(key string) bool {
+	if _, err := os.Stat(s.path(key) + partSuffix); err != nil {
+		return false
+	}
+	lock, err := s.lock(key, unix.LOCK_SH)
 	if err != nil {
-		return fmt.Errorf("encode snapshot manifest: %w", err)
+		return errors.Is(err, ErrBusy)
 	}
-	if err := os.WriteFile(filepath.Join(m.Dir, manifestFile), data, 0o600); err != nil {
-		return fmt.Errorf("write snapshot manifest: %w", err)
-	}
-	return nil
-}
-
-// Abort gives up what is not committed and lets others make it. After Commit it does nothing.
-func (m *Making) Abort() {
-	if m.lock == nil {
-		return
-	}
-	_ = os.RemoveAll(m.Dir) // what stays is removed by the next maker
-	_ = m.lock.Close()      // a lock file holds no data
-	m.lock = nil
-}
-
-// Quarantine takes a snapshot that could not be thawed out of use: it is kept for a look, once, and the next cold start
-// makes a new one.
-func (s *Store) Quarantine(key, reason string) error {
-	bad := s.path(key) + badSuffix
-	if err := os.RemoveAll(bad); err != nil {
-		return fmt.Errorf("quarantine snapshot: %w", err)
-	}
-	if err := os.Rename(s.path(key), bad); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("quarantine snapshot: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(bad, "reason.txt"), []byte(reason+"\n"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("quarantine snapshot: %w", err)
-	}
-	return nil
-}
-
-// keyOf tells a snapshot's directory from the files beside it.
-func keyOf(entry os.DirEntry) (string, bool) {
-	name := strings.TrimSuffix(entry.Name(), badSuffix)
-	return entry.Name(), entry.IsDir() && !strings.Contains(name, ".")
+	_ = lock.Close() // a lock file holds no data; its maker died
+	return false
 }
