@@ -23,7 +23,7 @@ const (
 	judgeAfter = 8
 )
 
-// ErrSlow: fetching would take longer than the cold start that it saves.
+// ErrSlow says that fetching would take longer than the cold start that it saves.
 var ErrSlow = errors.New("fetching the snapshot is slower than a cold start")
 
 // Fetch brings a snapshot that another node pushed into this node's store and begins to use it. One process of the node

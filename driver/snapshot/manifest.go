@@ -37,14 +37,6 @@ type file struct {
 	Sums []uint32 `json:"sums"`
 }
 
-func (m manifest) bytes() int64 {
-	var sum int64
-	for _, file := range m.Files {
-		sum += file.Size
-	}
-	return sum
-}
-
 // sum is what Sum must be.
 func (m manifest) sum() (uint32, error) {
 	m.Sum = 0

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/freshet-dev/freshet/internal/blobs"
 )
@@ -79,9 +78,6 @@ func openHead(sealing clusterKey, key string, data []byte) (*pushed, error) {
 	}
 	return &pushed{sealer: s, manifest: m}, nil
 }
-
-// usedStep is how often a use of a pushed snapshot is noted.
-const usedStep = time.Hour
 
 // used is the name of the object whose age says when a snapshot was last fetched.
 func used(name string) string { return name + "/used" }

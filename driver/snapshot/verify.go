@@ -21,7 +21,7 @@ const (
 	readSize = 256 << 10
 	// checkedFirst is the size up to which a file is checked before it is thawed at all: gVisor's own state, which is parsed.
 	// Larger are the guest's pages, which are only copied and checked meanwhile.
-	checkedFirst = 16 << 20
+	checkedFirst = 4 << 20
 )
 
 // check compares files with their sums in parallel. only says which.

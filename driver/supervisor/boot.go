@@ -22,6 +22,8 @@ const (
 	thawTimeout   = 15 * time.Second
 	freezeTimeout = 15 * time.Second
 	helloTimeout  = 15 * time.Second
+	// makerTimeout is how long a start waits for a snapshot that another worker is writing already.
+	makerTimeout = 5 * time.Second
 )
 
 // phases is where a start's time went.
@@ -61,14 +63,18 @@ func (w *Worker) boot(ctx context.Context) (*phases, error) {
 		return nil, err
 	}
 	if store != nil {
-		use, err := store.Lookup(w.task.Snapshots.Key)
+		use, err := store.Await(ctx, w.task.Snapshots.Key, makerTimeout)
 		if err == nil {
-			err = w.thaw(ctx, use.Dir, times)
+			err = w.thaw(ctx, use, times)
+			if err != nil && ctx.Err() == nil {
+				w.restoreFailed(use, err)
+			}
 			use.Release()
 			if err == nil || ctx.Err() != nil {
 				return times, err
 			}
-			w.restoreFailed(store, err)
+		} else if errors.Is(err, snapshot.ErrDamaged) {
+			w.restoreFailed(nil, err)
 		}
 	}
 	if err := w.startCold(ctx, times); err != nil {
@@ -109,16 +115,22 @@ func (w *Worker) create(generation string) error {
 	return nil
 }
 
-func (w *Worker) thaw(ctx context.Context, dir string, times *phases) error {
+// thaw restores the guest, while the snapshot is checked; only a checked one is told to wake.
+func (w *Worker) thaw(ctx context.Context, use *snapshot.Use, times *phases) error {
 	w.beats.set(queue.StateRestoring)
+	check := use.Verify(ctx)
 	if err := w.create("0"); err != nil {
 		return err
 	}
 	times.end("create")
-	if err := w.guest.sandbox.Restore(dir); err != nil {
-		return err
+	if err := w.guest.sandbox.Restore(use.Dir); err != nil {
+		return errors.Join(err, check.Wait())
 	}
 	times.end("restore")
+	if err := check.Wait(); err != nil {
+		return err
+	}
+	times.end("check")
 	if err := w.wake(ctx, true); err != nil {
 		return err
 	}
@@ -143,14 +155,15 @@ func (w *Worker) wake(ctx context.Context, restored bool) error {
 	return nil
 }
 
-// restoreFailed says loudly that a snapshot is no good and clears the way for a cold start.
-func (w *Worker) restoreFailed(store *snapshot.Store, cause error) {
+// restoreFailed says loudly that a snapshot is no good and clears the way for a cold start. use is nil when the store itself
+// found it out and took it out of use.
+func (w *Worker) restoreFailed(use *snapshot.Use, cause error) {
 	if w.guest != nil {
 		cause = errors.Join(cause, w.guest.close())
 		w.guest = nil
 	}
-	if err := store.Quarantine(w.task.Snapshots.Key, cause.Error()); err != nil {
-		cause = errors.Join(cause, err)
+	if use != nil {
+		cause = errors.Join(cause, use.Quarantine(cause.Error()))
 	}
 	w.log.Error().Err(cause).Msg("restore failed; starting cold")
 	w.logs.say("error", "thawing from the snapshot failed, starting cold: %v", cause)
@@ -220,6 +233,7 @@ func (w *Worker) commit(making *snapshot.Making) error {
 // freeze stores the loaded guest for later workers, unless somebody else is at it. Only a guest that does not wake again is
 // an error; a snapshot that fails otherwise costs the next worker a cold start.
 func (w *Worker) freeze(ctx context.Context, store *snapshot.Store, times *phases) error {
+	loaded := times.last.Sub(times.began)
 	making, err := store.Make(w.task.Snapshots.Key)
 	if errors.Is(err, snapshot.ErrBusy) {
 		return nil
@@ -229,6 +243,7 @@ func (w *Worker) freeze(ctx context.Context, store *snapshot.Store, times *phase
 		return nil
 	}
 	defer making.Abort()
+	making.Load = loaded
 	quiet, cancel := context.WithTimeoutCause(ctx, freezeTimeout, fmt.Errorf("the process did not get quiet within %s", freezeTimeout))
 	defer cancel()
 	if _, err := w.guest.ask(quiet, wire.TypeFreeze, nil, wire.TypeFrozen); err != nil {

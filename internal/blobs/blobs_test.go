@@ -94,3 +94,56 @@ func TestDigestsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestObjects(t *testing.T) {
+	store, _ := open(t)
+	objects := store.Objects("things")
+	const limit = 100
+	for name, text := range map[string]string{"a/one": "1", "a/two.0": "2", "b": "3"} {
+		if err := objects.Put(t.Context(), name, []byte("old")); err != nil {
+			t.Fatal(err)
+		}
+		if err := objects.Put(t.Context(), name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if data, err := objects.Get(t.Context(), "a/two.0", limit); err != nil || string(data) != "2" {
+		t.Errorf("read %q, %v", data, err)
+	}
+	if err := objects.Put(t.Context(), "large", make([]byte, limit+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := objects.Get(t.Context(), "large", limit); err == nil {
+		t.Error("more than the limit was read")
+	}
+	for range 2 { // the second time nothing is there, which is as good
+		if err := objects.Delete(t.Context(), "large"); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := objects.Get(t.Context(), "large", limit); !errors.Is(err, blobs.ErrNotFound) {
+		t.Errorf("after its removal: %v", err)
+	}
+	if there, err := objects.Has(t.Context(), "b"); err != nil || !there {
+		t.Errorf("b: there %v, %v", there, err)
+	}
+	if there, err := store.Objects("other").Has(t.Context(), "b"); err != nil || there {
+		t.Errorf("b in another folder: there %v, %v", there, err)
+	}
+	var names []string
+	err := objects.List(t.Context(), func(object blobs.Object) error {
+		names = append(names, object.Name)
+		if object.Bytes != 1 || object.Modified.IsZero() {
+			t.Errorf("listed %+v", object)
+		}
+		return nil
+	})
+	if err != nil || strings.Join(names, " ") != "a/one a/two.0 b" {
+		t.Errorf("listed %q, %v", names, err)
+	}
+	for _, name := range []string{"", "/", "a/", "/a", "..", "a/../b", "a..b", "a\x00", "ä"} {
+		if err := objects.Put(t.Context(), name, nil); !errors.Is(err, blobs.ErrName) {
+			t.Errorf("%q: got %v", name, err)
+		}
+	}
+}

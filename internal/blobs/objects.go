@@ -12,7 +12,7 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// ErrName: a name that no object may have.
+// ErrName says that no object may have this name.
 var ErrName = errors.New("wrong object name")
 
 // Objects are small things under names of the caller's choice, beside the blobs named by digest. Unlike those they can be
