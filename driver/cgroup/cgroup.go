@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -64,6 +65,7 @@ type version interface {
 // control is one group as its version sees it.
 type control interface {
 	add(pid int) error
+	start(cmd *exec.Cmd) error
 	update(limits Limits) error
 	stats() (Stats, error)
 	// oomKills is how many processes of the group were killed for want of memory; oomEvents is readable when it may have

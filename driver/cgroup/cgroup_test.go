@@ -88,6 +88,10 @@ type process struct {
 }
 
 func startProcess(t *testing.T) *process {
+	return startWith(t, (*exec.Cmd).Start)
+}
+
+func startWith(t *testing.T, start func(*exec.Cmd) error) *process {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleEnv+"=parent")
@@ -100,7 +104,7 @@ func startProcess(t *testing.T) *process {
 		t.Fatal(err)
 	}
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	p := &process{cmd, in, bufio.NewReader(out)}
@@ -332,6 +336,40 @@ func TestEnter(t *testing.T) {
 		}
 		if after, err := os.ReadFile("/proc/self/cgroup"); err != nil || string(after) != string(before) {
 			t.Errorf("was in\n%s now in\n%s", before, after)
+		}
+	})
+}
+
+func TestStart(t *testing.T) {
+	eachVersion(t, func(t *testing.T, m *cgroup.Manager) {
+		group := create(t, m, "started", cgroup.Limits{})
+		before, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []int
+		for range 20 { // from many threads
+			want = append(want, startWith(t, group.Start).Process.Pid)
+		}
+		where, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", want[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("a started process is in\n%s", where)
+		if got := pids(t, group); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+			t.Errorf("processes %v; want %v", got, want)
+		}
+		threads, err := filepath.Glob("/proc/self/task/*/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			if after, err := os.ReadFile(thread); err == nil && string(after) != string(before) {
+				t.Errorf("%s was in\n%s now in\n%s", thread, before, after)
+			}
+		}
+		if err := group.Start(exec.Command("/nothing/here")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("starting what is not there: %v", err)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -127,6 +128,14 @@ func (g *v1Group) file(controller, file string) string {
 
 func (g *v1Group) add(pid int) error {
 	return g.group.AddProc(uint64(pid))
+}
+
+func (g *v1Group) start(cmd *exec.Cmd) error {
+	dirs := make([]string, len(g.controllers))
+	for i, controller := range g.controllers {
+		dirs[i] = g.file(controller, "")
+	}
+	return startFromThread(cmd, g.v1.roots(), dirs)
 }
 
 // update raises the limit of memory and swap together first: the kernel never lets it be below the limit of memory, and the

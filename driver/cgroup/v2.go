@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 )
@@ -111,6 +113,19 @@ type v2Group struct {
 func (g *v2Group) file(name string) string { return filepath.Join(g.dir, name) }
 
 func (g *v2Group) add(pid int) error { return g.manager.AddProc(uint64(pid)) }
+
+func (g *v2Group) start(cmd *exec.Cmd) error {
+	dir, err := os.Open(g.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }() // a directory
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	return cmd.Start()
+}
 
 func (g *v2Group) update(limits Limits) error {
 	resources := g.resources(limits)
