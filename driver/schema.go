@@ -5,11 +5,14 @@ import "github.com/hashicorp/nomad/plugins/shared/hclspec"
 // taskConfigSpec is spec.Config in HCL.
 func taskConfigSpec() *hclspec.Spec {
 	fields := map[string]*hclspec.Spec{
-		"code":            attr("code", "string"),
-		"timeout":         attr("timeout", "string"),
-		"startup_timeout": attr("startup_timeout", "string"),
-		"concurrency":     attr("concurrency", "number"),
-		"max_pending":     attr("max_pending", "number"),
+		"code":                 attr("code", "string"),
+		"timeout":              attr("timeout", "string"),
+		"startup_timeout":      attr("startup_timeout", "string"),
+		"concurrency":          attr("concurrency", "number"),
+		"max_pending":          attr("max_pending", "number"),
+		"max_running":          attr("max_running", "number"),
+		"queue_timeout":        attr("queue_timeout", "string"),
+		"cancel_on_disconnect": attr("cancel_on_disconnect", "bool"),
 		"handler": block("handler", map[string]*hclspec.Spec{
 			"type":  hclspec.NewAttr("type", "string", true),
 			"entry": attr("entry", "string"),
@@ -22,6 +25,7 @@ func taskConfigSpec() *hclspec.Spec {
 			"backoff":   attr("backoff", "number"),
 			"initial":   attr("initial", "string"),
 			"max_delay": attr("max_delay", "string"),
+			"on":        attr("on", "list(string)"),
 		}),
 		"snapshot": block("snapshot", map[string]*hclspec.Spec{
 			"enabled": attr("enabled", "bool"),

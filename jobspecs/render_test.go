@@ -15,6 +15,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/jobspecs"
 	"github.com/freshet-dev/freshet/sdk/spec"
+	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
 // function draws any valid spec.
@@ -39,8 +40,11 @@ func function(t *rapid.T) spec.Function {
 		Retries: spec.Retries{
 			Max: rapid.IntRange(0, 100).Draw(t, "retries"), Backoff: rapid.Float64Range(1, 10).Draw(t, "backoff"),
 			Initial: seconds("initial", 0, 60), MaxDelay: seconds("max delay", 0, 600),
+			On: rapid.SliceOfN(rapid.SampledFrom([]wire.Kind{wire.KindUser, wire.KindTimeout, wire.KindCrash}), 0, 3).Draw(t, "on"),
 		},
-		Snapshot: spec.Snapshot{Enabled: rapid.Bool().Draw(t, "snapshot")},
+		MaxRunning: rapid.IntRange(0, 100).Draw(t, "running"), QueueTimeout: seconds("queue timeout", 0, 3600),
+		CancelOnDisconnect: rapid.Bool().Draw(t, "cancel"),
+		Snapshot:           spec.Snapshot{Enabled: rapid.Bool().Draw(t, "snapshot")},
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
 		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i), Readonly: true})

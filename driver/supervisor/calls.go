@@ -3,11 +3,11 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
@@ -30,6 +30,7 @@ const (
 type calls struct {
 	task    handoff.Task
 	log     zerolog.Logger
+	nc      *nats.Conn
 	js      jetstream.JetStream
 	puller  *queue.Puller
 	results *queue.Store
@@ -61,7 +62,7 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	if !c.hold(d) {
 		return
 	}
-	if d.Attempt > 1 {
+	if d.Attempt > 1 || d.Again {
 		stored, err := c.load(ctx, d.Call)
 		if err == nil {
 			c.answer(d, stored) // an earlier attempt ended it, and its acknowledgement was lost
@@ -83,7 +84,8 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	began := time.Now()
 	end := c.attempt(ctx, d)
 	result.Run = time.Since(began)
-	result.Error, result.ContentType, result.Body = end.err, end.contentType, end.body
+	result.Error, result.ContentType, result.Body, result.Yields = end.err, end.contentType, end.body, end.yields
+	c.record(d, result, end)
 	if delay, again := c.again(ctx, d, end); again {
 		c.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
 		if err := c.release(d).Return(delay); err != nil {
@@ -102,6 +104,7 @@ func (c *calls) hold(d *queue.Delivery) bool {
 	c.flying[d.Call] = d
 	if runs {
 		c.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Msg("call was delivered again while it runs here")
+		d.Follow(older)
 		older.Drop()
 	}
 	return !runs
@@ -130,17 +133,6 @@ func (c *calls) waited(d *queue.Delivery) (start, queued time.Duration) {
 	return start, total - start
 }
 
-// refuse ends calls that must not run.
-func (c *calls) refuse(d *queue.Delivery) *wire.Error {
-	if !d.Deadline.IsZero() && time.Now().After(d.Deadline) {
-		return &wire.Error{Kind: wire.KindExpired, Message: "the call's deadline passed before a worker took it"}
-	}
-	if limit := 1 + c.task.Config.Retries.Max + lostAttempts; d.Attempt > limit {
-		return &wire.Error{Kind: wire.KindLost, Message: fmt.Sprintf("%d workers in a row ended while they held this call", limit)}
-	}
-	return nil
-}
-
 // attempt runs the call in the guest, within its timeout.
 func (c *calls) attempt(ctx context.Context, d *queue.Delivery) outcome {
 	if c.suspect(ctx, d) {
@@ -152,13 +144,20 @@ func (c *calls) attempt(ctx context.Context, d *queue.Delivery) outcome {
 	}
 	limit := c.task.Config.Timeout.Std()
 	deadline := time.Now().Add(limit)
+	values := c.values(ctx, d)
 	number, call := c.guest.begin(wire.Call{
 		ID: d.Call, Method: d.Method, Attempt: d.Attempt, Deadline: deadline,
-		ContentType: d.ContentType, Traceparent: d.Traceparent,
-	}, d.Body)
-	timer := time.AfterFunc(time.Until(deadline), func() { c.timeOut(number, call, limit) })
+		ContentType: d.ContentType, Traceparent: d.Traceparent, Stream: d.Stream,
+	}, d.Body, values.take())
+	timer := time.AfterFunc(time.Until(deadline), func() { c.stop(number, call, timedOut(limit)) })
 	defer timer.Stop()
-	return <-call.done
+	select {
+	case end := <-call.done:
+		return values.end(end)
+	case <-d.Cancelled():
+		time.AfterFunc(0, func() { c.stop(number, call, cancelled()) })
+		return values.end(<-call.done)
+	}
 }
 
 // suspect calls run alone: their worker died while others ran beside them, and which of them did it is known only of a call
@@ -186,10 +185,9 @@ func (c *calls) mark(ctx context.Context, d *queue.Delivery) {
 	}
 }
 
-func (c *calls) timeOut(number uint64, call *running, limit time.Duration) {
-	c.guest.cancel(number, call, &wire.Error{
-		Kind: wire.KindTimeout, Message: fmt.Sprintf("the call took longer than the function's timeout of %s", limit),
-	})
+// stop ends a call for its caller at once and gives the guest a moment to end it too.
+func (c *calls) stop(number uint64, call *running, reason *wire.Error) {
+	c.guest.cancel(number, call, reason)
 	select {
 	case <-time.After(cancelGrace):
 	case <-c.guest.dead:
@@ -200,30 +198,14 @@ func (c *calls) timeOut(number uint64, call *running, limit time.Duration) {
 	}
 }
 
-// again decides whether a failed attempt is followed by another one, and when.
-func (c *calls) again(ctx context.Context, d *queue.Delivery, end outcome) (time.Duration, bool) {
-	failed, retries := end.err, c.task.Config.Retries
-	if end.unsent {
-		return 0, true
-	}
-	if failed == nil || failed.Kind == wire.KindInput || failed.Kind == wire.KindCancelled {
-		return 0, false
-	}
-	if d.Attempt <= retries.Max {
-		return retries.Delay(d.Attempt), true
-	}
-	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
-	if !died || c.guest.alone {
-		return 0, false
-	}
-	c.mark(ctx, d)
-	return 0, true
-}
-
-// finish stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a
+// finish keeps a dead call with its input, stores the result, tells the caller and takes the call off the queue, in this order: a crash in between repeats a
 // step and loses nothing.
 func (c *calls) finish(ctx context.Context, d *queue.Delivery, result queue.Result) {
-	stands, err := c.results.Put(ctx, result, d.Reply)
+	err := c.bury(ctx, d, result.Error)
+	stands := result
+	if err == nil {
+		stands, err = c.results.Put(ctx, result, d.Reply)
+	}
 	if err != nil {
 		c.log.Error().Err(err).Str("call", d.Call).Msg("store result; the call goes back to the queue")
 		if err := c.release(d).Return(0); err != nil {

@@ -37,8 +37,9 @@ type guest struct {
 
 // running is a call that the guest has not ended yet.
 type running struct {
-	id   string
-	done chan outcome // capacity 1: the first outcome counts
+	id    string
+	done  chan outcome                               // capacity 1: the first outcome counts
+	yield func(meta wire.Result, value []byte) error // nil when nobody wants the call's values
 }
 
 // outcome is how one attempt ended.
@@ -46,6 +47,8 @@ type outcome struct {
 	err         *wire.Error
 	contentType string
 	body        []byte
+	// yields is how many values came before.
+	yields int
 	// unsent says that the guest was dead before it got the call: whatever killed it, this call did not.
 	unsent bool
 }
@@ -96,7 +99,7 @@ func (g *guest) dispatch(msg wire.Message) error {
 	case wire.TypeLog:
 		return g.log(msg)
 	case wire.TypeYield:
-		return fmt.Errorf("%w: a yield from a call that is no generator", wire.ErrType)
+		return g.yield(msg)
 	}
 	select {
 	case g.control <- msg:
@@ -104,6 +107,21 @@ func (g *guest) dispatch(msg wire.Message) error {
 	default:
 		return fmt.Errorf("%w: message 0x%02x that nobody asked for", wire.ErrType, uint8(msg.Type))
 	}
+}
+
+// yield passes on a value of a call whose values are wanted.
+func (g *guest) yield(msg wire.Message) error {
+	var meta wire.Result
+	if err := msg.DecodeMeta(&meta); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	call := g.calls[msg.Call]
+	g.mu.Unlock()
+	if call == nil || call.yield == nil {
+		return fmt.Errorf("%w: a yield from call number %d, which was not asked for values", wire.ErrType, msg.Call)
+	}
+	return call.yield(meta, msg.Payload)
 }
 
 func (g *guest) log(msg wire.Message) error {
@@ -193,9 +211,9 @@ func (g *guest) only() string {
 	return ""
 }
 
-// begin registers a call and sends it; the outcome comes on the running call's channel.
-func (g *guest) begin(meta wire.Call, input []byte) (uint64, *running) {
-	call := &running{id: meta.ID, done: make(chan outcome, 1)}
+// begin registers a call and sends it; the outcome comes on the running call's channel, and what it yields to yield.
+func (g *guest) begin(meta wire.Call, input []byte, yield func(wire.Result, []byte) error) (uint64, *running) {
+	call := &running{id: meta.ID, done: make(chan outcome, 1), yield: yield}
 	g.mu.Lock()
 	g.last++
 	number := g.last

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/internal/handoff"
@@ -28,7 +27,6 @@ type Worker struct {
 	calls
 
 	function queue.Function
-	nc       *nats.Conn
 	logs     *logs
 	rest     rest
 }
@@ -114,14 +112,14 @@ func (w *Worker) abandon(err error) handoff.Exit {
 func failure(err error) handoff.Exit { return handoff.Exit{Code: 1, Reason: err.Error()} }
 
 func (w *Worker) openPuller(ctx context.Context) error {
-	puller, err := queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log)
+	puller, err := queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log, queue.MaxRunning(w.task.Config.MaxRunning))
 	for err != nil && ctx.Err() == nil { // NATS may still be coming up, or the stream be made
 		w.log.Warn().Err(err).Msg("open queue; trying again")
 		select {
 		case <-time.After(reconnectWait):
 		case <-ctx.Done():
 		}
-		puller, err = queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log)
+		puller, err = queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log, queue.MaxRunning(w.task.Config.MaxRunning))
 	}
 	w.puller = puller
 	return err

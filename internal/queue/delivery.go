@@ -17,8 +17,9 @@ type Delivery struct {
 	// Received is when it arrived here.
 	Received time.Time
 
-	msg    *nats.Msg
-	puller *Puller
+	msg       *nats.Msg
+	puller    *Puller
+	cancelled chan struct{} // closed when the call is cancelled
 }
 
 func newDelivery(p *Puller, msg *nats.Msg) (*Delivery, error) {
@@ -33,8 +34,38 @@ func newDelivery(p *Puller, msg *nats.Msg) (*Delivery, error) {
 	}
 	return &Delivery{
 		Envelope: envelope, Attempt: envelope.Attempt + int(meta.NumDelivered), Received: time.Now(),
-		msg: msg, puller: p,
+		msg: msg, puller: p, cancelled: make(chan struct{}),
 	}, nil
+}
+
+// Cancelled is closed when somebody cancels the call or its batch, as long as the delivery is not settled.
+func (d *Delivery) Cancelled() <-chan struct{} {
+	d.puller.mu.Lock()
+	defer d.puller.mu.Unlock()
+	return d.cancelled
+}
+
+// Follow hears of the cancellation that the older delivery of the same call heard of, and lets it hear what this one does.
+func (d *Delivery) Follow(older *Delivery) {
+	d.puller.mu.Lock()
+	defer d.puller.mu.Unlock()
+	select {
+	case <-d.cancelled:
+		older.cancelLocked()
+	default:
+	}
+	d.cancelled = older.cancelled
+}
+
+// Try is which attempt of this message the delivery is, from 1: a replayed call has had others.
+func (d *Delivery) Try() int { return d.Attempt - d.Envelope.Attempt }
+
+func (d *Delivery) cancelLocked() {
+	select {
+	case <-d.cancelled:
+	default:
+		close(d.cancelled)
+	}
 }
 
 // Ack takes the call off the queue and pulls the next one in the same message. Its result must be stored before.

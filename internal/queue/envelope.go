@@ -33,6 +33,9 @@ const (
 	headerKeep        = "Freshet-Keep"
 	headerContentType = "Content-Type"
 	headerTrace       = "Traceparent"
+	headerSpawned     = "Freshet-Spawned"
+	headerStream      = "Freshet-Stream"
+	headerAgain       = "Freshet-Again"
 )
 
 // ErrEnvelope is wrapped by every error about a message that is no proper call.
@@ -60,6 +63,12 @@ type Envelope struct {
 	// ContentType and Traceparent are the caller's.
 	ContentType string
 	Traceparent string
+	// Spawned says that nobody waits for the result: it is fetched later.
+	Spawned bool
+	// Stream says that the values which the call yields are wanted as they come.
+	Stream bool
+	// Again says that the call may have been published, and even have ended, before: its result is to be looked for first.
+	Again bool
 	// Body is the input, at most MaxInline bytes.
 	Body []byte
 }
@@ -80,6 +89,9 @@ func (e Envelope) Message() (*nats.Msg, error) {
 	set(h, headerKey, e.IdempotencyKey)
 	set(h, headerContentType, e.ContentType)
 	set(h, headerTrace, e.Traceparent)
+	setFlag(h, headerSpawned, e.Spawned)
+	setFlag(h, headerStream, e.Stream)
+	setFlag(h, headerAgain, e.Again)
 	if e.Attempt > 0 {
 		h[headerAttempt] = []string{strconv.Itoa(e.Attempt)}
 	}
@@ -130,6 +142,9 @@ func ParseEnvelope(subject string, h nats.Header, body []byte) (Envelope, error)
 		IdempotencyKey: get(h, headerKey),
 		ContentType:    get(h, headerContentType),
 		Traceparent:    get(h, headerTrace),
+		Spawned:        get(h, headerSpawned) != "",
+		Stream:         get(h, headerStream) != "",
+		Again:          get(h, headerAgain) != "",
 		Body:           body,
 	}
 	var err error
@@ -177,6 +192,12 @@ func set(h nats.Header, name, value string) {
 	}
 }
 
+func setFlag(h nats.Header, name string, on bool) {
+	if on {
+		h[name] = []string{"1"}
+	}
+}
+
 // get finds headers written by other clients in another case too.
 func get(h nats.Header, name string) string {
 	if values := h[name]; len(values) > 0 {
@@ -187,7 +208,7 @@ func get(h nats.Header, name string) string {
 
 // validID accepts the 26 characters of a ULID (Crockford's base 32), as a subject token must be safe.
 func validID(id string) bool {
-	if len(id) != 26 {
+	if len(id) != idLength {
 		return false
 	}
 	for i := range len(id) {

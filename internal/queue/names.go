@@ -18,6 +18,16 @@ const (
 	callsStreamPrefix = "FRESHET_CALLS_"
 	// ResultsStream keeps one message a call: how it ended.
 	ResultsStream = "FRESHET_RESULTS"
+	// BatchesStream keeps one message a batch: what was spawned.
+	BatchesStream = "FRESHET_BATCHES"
+	// AttemptsStream keeps a message for each attempt of a call that failed.
+	AttemptsStream = "FRESHET_ATTEMPTS"
+	// DeadStream keeps the calls that could not be done, with their inputs.
+	DeadStream = "FRESHET_DEAD"
+	// CancelsStream keeps which calls and batches were cancelled.
+	CancelsStream = "FRESHET_CANCELS"
+	// YieldsStream keeps the values of generators.
+	YieldsStream = "FRESHET_YIELDS"
 	// LogsStream keeps what guests and workers wrote.
 	LogsStream = "FRESHET_LOGS"
 	// EventsStream keeps what happened to workers.
@@ -83,6 +93,28 @@ func (f Function) EventsSubject(alloc string) string {
 	return "freshet.events." + f.tokens() + "." + alloc
 }
 
+// BatchSubject is where a batch of the function is recorded; AnyBatchSubject finds it without knowing the function.
+func (f Function) BatchSubject(batch string) string { return batchesPrefix + f.tokens() + "." + batch }
+
+// AnyBatchSubject finds a batch by its id alone.
+func AnyBatchSubject(batch string) string { return batchesPrefix + "*.*.*." + batch }
+
+// DeadSubject is where a call of the function that could not be done is kept.
+func (f Function) DeadSubject(call string) string { return deadPrefix + f.tokens() + "." + call }
+
+// AnyDeadSubject finds a dead call by its id alone.
+func AnyDeadSubject(call string) string { return deadPrefix + "*.*.*." + call }
+
+// CancelSubject is where it is written that a call of the function, or a batch of them, is cancelled. The function's workers
+// listen there.
+func (f Function) CancelSubject(id string) string { return "freshet.cancels." + f.tokens() + "." + id }
+
+// AttemptsSubject is where the failed attempts of a call are kept.
+func AttemptsSubject(call string) string { return "freshet.attempts." + call }
+
+// YieldsSubject is where the values that a call yields are kept.
+func YieldsSubject(call string) string { return "freshet.yields." + call }
+
 // Wildcards over all functions.
 const (
 	AllDemand  = "freshet.demand.>"
@@ -90,7 +122,7 @@ const (
 )
 
 // ResultSubject is where a call's result is stored.
-func ResultSubject(call string) string { return "freshet.results." + call }
+func ResultSubject(call string) string { return idSubject(resultsPrefix, call) }
 
 // ReplySubject is where a gateway's waiting caller gets the result; AllReplies is all of one gateway's.
 func ReplySubject(gateway, call string) string { return replyPrefix + gateway + "." + call }
@@ -98,7 +130,12 @@ func ReplySubject(gateway, call string) string { return replyPrefix + gateway + 
 // AllReplies is every reply to one gateway, the words on stored results among them.
 func AllReplies(gateway string) string { return replyPrefix + gateway + ".>" }
 
-const replyPrefix = "freshet.reply."
+const (
+	replyPrefix   = "freshet.reply."
+	resultsPrefix = "freshet.results."
+	batchesPrefix = "freshet.batches."
+	deadPrefix    = "freshet.dead."
+)
 
 // storedToken stands before the worker in a subject made by StoredSubject.
 const storedToken = "stored"

@@ -41,7 +41,9 @@ type Puller struct {
 	log      zerolog.Logger
 	function Function
 	slots    int
+	most     int // deliveries that all of the function's workers together may hold, -1 for any number
 
+	cancels cancels
 	arrived chan *Delivery // capacity slots: a delivery always fits, so the subscription never blocks
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
@@ -57,9 +59,24 @@ type Puller struct {
 	released chan struct{}          // closed and replaced whenever a delivery is settled
 }
 
+// PullerOption sets something of a puller.
+type PullerOption func(*Puller)
+
+// MaxRunning bounds the calls that all of the function's workers hold together, those that wait for their next attempt among
+// them. Default: no bound. Every worker of a function must say the same.
+func MaxRunning(calls int) PullerOption {
+	return func(p *Puller) {
+		if calls > 0 {
+			p.most = calls
+		}
+	}
+}
+
 // OpenPuller makes the function's consumer where it is missing and listens for deliveries; it pulls none before Start. Close
 // it.
-func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int, log zerolog.Logger) (*Puller, error) {
+func OpenPuller(
+	ctx context.Context, nc *nats.Conn, function Function, slots int, log zerolog.Logger, options ...PullerOption,
+) (*Puller, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
@@ -71,17 +88,32 @@ func OpenPuller(ctx context.Context, nc *nats.Conn, function Function, slots int
 		held:     make(map[*Delivery]struct{}),
 		released: make(chan struct{}),
 		stopped:  true,
+		most:     -1,
 	}
-	if err := p.ensureConsumer(ctx); err != nil {
-		return nil, err
+	for _, option := range options {
+		option(p)
 	}
-	if err := p.newEpoch(); err != nil {
+	if err := p.open(ctx); err != nil {
+		p.cancels.close()
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.cancel = cancel
 	p.done.Go(func() { p.maintain(run) })
 	return p, nil
+}
+
+func (p *Puller) open(ctx context.Context) error {
+	if err := p.cancels.open(p.nc, p.function, p.cancelHeld); err != nil {
+		return err
+	}
+	if err := p.ensureConsumer(ctx); err != nil {
+		return err
+	}
+	if err := p.cancels.load(ctx, p.nc, p.function, p.cancelHeld); err != nil {
+		return err
+	}
+	return p.newEpoch()
 }
 
 // Start pulls for all slots.
@@ -99,7 +131,7 @@ func (p *Puller) ensureConsumer(ctx context.Context) error {
 		AckPolicy:         jetstream.AckExplicitPolicy,
 		AckWait:           AckWait,
 		MaxDeliver:        -1, // attempts are counted by the worker: the server's limit has lost messages (nats-server#7817)
-		MaxAckPending:     -1,
+		MaxAckPending:     p.most,
 		MaxWaiting:        maxWaiting,
 		InactiveThreshold: consumerIdle,
 	})
@@ -172,7 +204,21 @@ func (p *Puller) receive(msg *nats.Msg) {
 		return
 	}
 	p.held[delivery] = struct{}{}
+	if p.cancels.has(delivery.Call) {
+		delivery.cancelLocked()
+	}
 	p.arrived <- delivery
+}
+
+// cancelHeld tells those who run a cancelled call, or one of a cancelled batch.
+func (p *Puller) cancelHeld(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for d := range p.held {
+		if d.Call == id || BatchOf(d.Call) == id {
+			d.cancelLocked()
+		}
+	}
 }
 
 // endPullLocked takes the server's word that a pull ended: 408 when it expired, 409 or 503 when the consumer is gone. It says
@@ -206,12 +252,20 @@ func (p *Puller) maintain(ctx context.Context) {
 			return
 		case <-reconnected:
 			p.repair(ctx, true)
+			p.reloadCancels(ctx)
 		case <-ticker.C:
 			p.extend()
 			p.repair(ctx, false)
 		case <-check.C:
 			p.repair(ctx, p.orphaned(ctx))
 		}
+	}
+}
+
+// reloadCancels reads what was cancelled while there was no connection.
+func (p *Puller) reloadCancels(ctx context.Context) {
+	if err := p.cancels.load(ctx, p.nc, p.function, p.cancelHeld); err != nil && ctx.Err() == nil {
+		p.log.Warn().Err(err).Msg("calls that were cancelled meanwhile may run")
 	}
 }
 
@@ -331,6 +385,7 @@ func (p *Puller) Close() {
 	p.Stop()
 	p.cancel()
 	p.done.Wait()
+	p.cancels.close()
 	p.mu.Lock()
 	held := make([]*Delivery, 0, len(p.held))
 	for d := range p.held {

@@ -21,6 +21,7 @@ const (
 	headerQueued  = "Freshet-Queue-Time"
 	headerStarted = "Freshet-Start-Time"
 	headerRun     = "Freshet-Run-Time"
+	headerYields  = "Freshet-Yields"
 	// headerProvisional marks a reply that counts only once its result is stored.
 	headerProvisional = "Freshet-Provisional"
 )
@@ -42,6 +43,8 @@ type Result struct {
 	Queued  time.Duration
 	Started time.Duration
 	Run     time.Duration
+	// Yields is how many values the call yielded before it ended.
+	Yields int
 	// Keep is how long the result is kept; zero means the stream's own maximum.
 	Keep time.Duration
 }
@@ -63,6 +66,9 @@ func (r Result) Message(subject string) (*nats.Msg, error) {
 	setDuration(h, headerQueued, r.Queued)
 	setDuration(h, headerStarted, r.Started)
 	setDuration(h, headerRun, r.Run)
+	if r.Yields > 0 {
+		h[headerYields] = []string{strconv.Itoa(r.Yields)}
+	}
 	body := r.Body
 	if r.Error != nil {
 		h[headerError] = []string{string(r.Error.Kind)}
@@ -80,7 +86,12 @@ func ParseResult(h nats.Header, body []byte) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	yields, err := number(h, headerYields, 0, maxNanos)
+	if err != nil {
+		return Result{}, err
+	}
 	r := Result{
+		Yields:      yields,
 		Call:        get(h, headerCall),
 		Attempt:     attempt,
 		Worker:      get(h, headerWorker),

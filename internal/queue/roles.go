@@ -21,8 +21,11 @@ func (r Role) Permissions() Permissions {
 	switch r {
 	case RoleGateway:
 		return Permissions{
-			Publish:   []string{"freshet.calls.>", "freshet.demand.>", "$JS.API.>", "$KV." + KeysBucket + ".>", "$JS.ACK.>", "$JS.FC.>"},
-			Subscribe: []string{"_INBOX.>", "freshet.reply.>", "freshet.workers.>", "freshet.results.*", "freshet.logs.>", "freshet.events.>"},
+			Publish: []string{
+				"freshet.calls.>", "freshet.demand.>", "freshet.results.>", "freshet.batches.>", "freshet.cancels.>", "freshet.dead.>",
+				"$JS.API.>", "$KV." + KeysBucket + ".>", "$JS.ACK.>", "$JS.FC.>",
+			},
+			Subscribe: []string{"_INBOX.>", "freshet.reply.>", "freshet.workers.>", "freshet.results.>", "freshet.yields.*", "freshet.logs.>", "freshet.events.>"},
 		}
 	case RoleAutoscaler:
 		return Permissions{
@@ -32,12 +35,13 @@ func (r Role) Permissions() Permissions {
 	case RoleWorker:
 		return Permissions{
 			Publish: []string{
-				"freshet.results.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
+				"freshet.results.>", "freshet.attempts.*", "freshet.dead.>", "freshet.yields.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
 				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
 				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
+				"$JS.API.DIRECT.GET." + CancelsStream,
 				"$KV." + KeysBucket + "." + suspectPrefix + "*", "$JS.API.STREAM.INFO.KV_" + KeysBucket, "$JS.API.DIRECT.GET.KV_" + KeysBucket + ".>",
 			},
-			Subscribe: []string{"_INBOX.>", AllStoredBy("*"), AllControl},
+			Subscribe: []string{"_INBOX.>", AllStoredBy("*"), AllControl, "freshet.cancels.>"},
 		}
 	}
 	return Permissions{}

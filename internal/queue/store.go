@@ -35,7 +35,7 @@ type attempt struct{ sender, call string }
 
 // OpenStore opens the store of a worker. Close it.
 func OpenStore(nc *nats.Conn, worker string) (*Store, error) {
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(yieldWait))
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
 	}

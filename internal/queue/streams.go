@@ -20,6 +20,13 @@ type Settings struct {
 	// LogBytes bounds LogsStream, EventBytes EventsStream; the oldest go first. Defaults 1 GiB and 256 MiB.
 	LogBytes   int64
 	EventBytes int64
+	// ResultAge is how long results, batches and cancellations are kept at most. Default 7 days.
+	ResultAge time.Duration
+	// DeadAge and DeadBytes bound the calls kept because they could not be done; the oldest go first. Defaults 30 days, 1 GiB.
+	DeadAge   time.Duration
+	DeadBytes int64
+	// YieldBytes bounds the values of generators, which are kept for a day; the oldest go first. Default 1 GiB.
+	YieldBytes int64
 }
 
 func (s Settings) withDefaults() Settings {
@@ -35,12 +42,28 @@ func (s Settings) withDefaults() Settings {
 	if s.EventBytes == 0 {
 		s.EventBytes = 256 << 20
 	}
+	if s.ResultAge == 0 {
+		s.ResultAge = resultAge
+	}
+	if s.DeadAge == 0 {
+		s.DeadAge = 30 * 24 * time.Hour
+	}
+	if s.DeadBytes == 0 {
+		s.DeadBytes = 1 << 30
+	}
+	if s.YieldBytes == 0 {
+		s.YieldBytes = 1 << 30
+	}
 	return s
 }
 
 const (
-	// resultAge is how long a result is kept at most; a result may ask for less by its own TTL.
+	// resultAge is how long a result is kept at most unless the operator says otherwise; a result may ask for less by its own TTL.
 	resultAge = 7 * 24 * time.Hour
+	// yieldAge is how long the values of a generator can be read again.
+	yieldAge = 24 * time.Hour
+	// maxAttemptRecords is how many failed attempts of one call are kept.
+	maxAttemptRecords = 128
 	// duplicateWindow is how long the server remembers a call's id: a gateway that did not hear an acknowledgement
 	// publishes again within seconds.
 	duplicateWindow = 2 * time.Minute
@@ -56,7 +79,10 @@ func Setup(ctx context.Context, js jetstream.JetStream, settings Settings) error
 	for shard := range Shards {
 		group.Go(func() error { return ensure(ctx, js, callsConfig(shard, settings)) })
 	}
-	for _, config := range []jetstream.StreamConfig{resultsConfig(settings), logsConfig(settings), eventsConfig(settings)} {
+	for _, config := range []jetstream.StreamConfig{
+		resultsConfig(settings), logsConfig(settings), eventsConfig(settings), batchesConfig(settings), attemptsConfig(settings),
+		deadConfig(settings), cancelsConfig(settings), yieldsConfig(settings),
+	} {
 		group.Go(func() error { return ensure(ctx, js, config) })
 	}
 	group.Go(func() error { return ensureKeys(ctx, js, settings) })
@@ -98,11 +124,11 @@ func callsConfig(shard int, s Settings) jetstream.StreamConfig {
 func resultsConfig(s Settings) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:              ResultsStream,
-		Subjects:          []string{"freshet.results.*"},
+		Subjects:          []string{resultsPrefix + ">"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          s.Replicas,
 		MaxMsgsPerSubject: 1,
-		MaxAge:            resultAge,
+		MaxAge:            s.ResultAge,
 		AllowDirect:       true,
 		AllowMsgTTL:       true,
 		Duplicates:        time.Second, // results carry no message id: the expected sequence makes the first one win
@@ -120,6 +146,41 @@ func eventsConfig(s Settings) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: EventsStream, Subjects: []string{"freshet.events.>"}, Storage: jetstream.FileStorage,
 		Replicas: s.Replicas, MaxBytes: s.EventBytes, MaxAge: resultAge, NoAck: true, AllowDirect: true,
+	}
+}
+
+func batchesConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: BatchesStream, Subjects: []string{batchesPrefix + ">"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxMsgsPerSubject: 1, MaxAge: s.ResultAge, AllowDirect: true,
+	}
+}
+
+func attemptsConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: AttemptsStream, Subjects: []string{"freshet.attempts.*"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxMsgsPerSubject: maxAttemptRecords, MaxBytes: s.EventBytes, MaxAge: s.DeadAge, NoAck: true, AllowDirect: true,
+	}
+}
+
+func deadConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: DeadStream, Subjects: []string{deadPrefix + ">"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxMsgsPerSubject: 1, MaxBytes: s.DeadBytes, MaxAge: s.DeadAge, AllowDirect: true,
+	}
+}
+
+func cancelsConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: CancelsStream, Subjects: []string{"freshet.cancels.>"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxMsgsPerSubject: 1, MaxAge: s.ResultAge, AllowDirect: true,
+	}
+}
+
+func yieldsConfig(s Settings) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: YieldsStream, Subjects: []string{"freshet.yields.*"}, Storage: jetstream.FileStorage,
+		Replicas: s.Replicas, MaxBytes: s.YieldBytes, MaxAge: yieldAge, AllowDirect: true,
 	}
 }
 

@@ -5,7 +5,12 @@
 // there are the JSON names here.
 package spec
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
 
 // Limits and defaults of a spec. Each is stated here once; Validate and WithDefaults use them.
 const (
@@ -110,6 +115,13 @@ type Config struct {
 	Concurrency int `json:"concurrency,omitempty"`
 	// MaxPending bounds the calls waiting and running; beyond it callers get 429. Default 1,000,000.
 	MaxPending int64 `json:"max_pending,omitempty"`
+	// MaxRunning bounds the calls that run at once, in all workers together; those that wait for their next attempt count.
+	// Default 0: no bound.
+	MaxRunning int `json:"max_running,omitempty"`
+	// QueueTimeout is how long a call may wait for its first attempt before it expires. Default 0: as long as its caller waits.
+	QueueTimeout Duration `json:"queue_timeout,omitempty"`
+	// CancelOnDisconnect ends a call whose caller goes away instead of waiting for its answer.
+	CancelOnDisconnect bool `json:"cancel_on_disconnect,omitempty"`
 	// Retries says what happens to a call whose code raised an error or whose worker died.
 	Retries Retries `json:"retries"`
 	// Snapshot freezes the worker after its enter hooks and thaws later workers from it.
@@ -143,6 +155,8 @@ type Retries struct {
 	Initial Duration `json:"initial,omitempty"`
 	// MaxDelay bounds the delay. Default 60s.
 	MaxDelay Duration `json:"max_delay,omitempty"`
+	// On are the kinds of error that are retried: user, timeout, crash, oom, protocol. Default all of them.
+	On []wire.Kind `json:"on,omitempty"`
 }
 
 // Snapshot says whether workers are frozen after load and thawed at start.
@@ -237,6 +251,9 @@ func setDefault[T comparable](field *T, value T) {
 		*field = value
 	}
 }
+
+// Wants tells whether an attempt that ended in an error of the kind may be followed by another one.
+func (r Retries) Wants(kind wire.Kind) bool { return len(r.On) == 0 || slices.Contains(r.On, kind) }
 
 // Delay is how long to wait after the given failed attempt (1 is the first) before the next one.
 func (r Retries) Delay(attempt int) time.Duration {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
 // NamePattern is what app and function names match.
@@ -126,6 +128,10 @@ func (c *checker) config(cfg Config) {
 	if cfg.MaxPending < 1 {
 		c.fail("max_pending", cfg.MaxPending, "use 1 or more")
 	}
+	if cfg.MaxRunning < 0 {
+		c.fail("max_running", cfg.MaxRunning, "use 1 or more, or 0 for no bound")
+	}
+	c.duration("queue_timeout", cfg.QueueTimeout, 0, 7*MaxTimeout)
 	c.retries(cfg.Retries)
 	c.network(cfg.Network)
 	c.container(cfg)
@@ -181,6 +187,12 @@ func (c *checker) retries(r Retries) {
 	}
 	c.duration("retries.initial", r.Initial, 0, MaxTimeout)
 	c.duration("retries.max_delay", r.MaxDelay, 0, MaxTimeout)
+	known := []wire.Kind{wire.KindUser, wire.KindTimeout, wire.KindCrash, wire.KindMemory, wire.KindProtocol}
+	for i, kind := range r.On {
+		if !slices.Contains(known, kind) {
+			c.fail(fmt.Sprintf("retries.on[%d]", i), kind, "use one of %s", known)
+		}
+	}
 }
 
 func (c *checker) network(n Network) {

@@ -152,6 +152,8 @@ type Call struct {
 	ContentType string `json:"content_type,omitempty"`
 	// Traceparent is the W3C trace context.
 	Traceparent string `json:"traceparent,omitempty"`
+	// Stream says that the host takes the values which the call yields; without it a yield breaks the protocol.
+	Stream bool `json:"stream,omitempty"`
 }
 
 // Cancel says why a call should end early.

@@ -1,0 +1,90 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Cancel writes down that a call or a batch of the function is cancelled: workers that run it hear it at once, those that come
+// later read it. A call's result must be stored before: what a worker finds written here it does not run.
+func Cancel(ctx context.Context, js jetstream.JetStream, function Function, id string) error {
+	if _, err := js.Publish(ctx, function.CancelSubject(id), nil); err != nil {
+		return fmt.Errorf("cancel %s: %w", id, err)
+	}
+	return nil
+}
+
+// cancels are the function's cancelled calls and batches, as a worker knows them: looking costs nothing on a call's way.
+type cancels struct {
+	mu  sync.Mutex
+	ids map[string]struct{}
+	sub *nats.Subscription
+}
+
+// open listens for cancellations and gives each to hear. load reads those from before.
+func (c *cancels) open(nc *nats.Conn, function Function, hear func(id string)) error {
+	c.ids = make(map[string]struct{})
+	sub, err := nc.Subscribe(function.CancelSubject("*"), func(msg *nats.Msg) {
+		id := CallOfReply(msg.Subject)
+		c.add(id)
+		hear(id)
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to cancellations of %s: %w", function, err)
+	}
+	c.sub = sub
+	return nil
+}
+
+// load reads what was cancelled while nobody listened.
+func (c *cancels) load(ctx context.Context, nc *nats.Conn, function Function, hear func(id string)) error {
+	const most = 1000
+	query := Query{Stream: CancelsStream, Subject: function.CancelSubject("*"), Limit: most}
+	for {
+		page, err := Read(ctx, nc, query)
+		if err != nil {
+			return fmt.Errorf("load cancellations of %s: %w", function, err)
+		}
+		for _, msg := range page.Messages {
+			id := CallOfReply(msg.Subject)
+			query.From = msg.Sequence + 1
+			if c.add(id) {
+				hear(id)
+			}
+		}
+		if page.Pending == 0 || len(page.Messages) == 0 {
+			return nil
+		}
+	}
+}
+
+func (c *cancels) add(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, known := c.ids[id]
+	c.ids[id] = struct{}{}
+	return !known
+}
+
+func (c *cancels) has(call string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ids) == 0 {
+		return false
+	}
+	if _, ok := c.ids[call]; ok {
+		return true
+	}
+	_, ok := c.ids[BatchOf(call)]
+	return ok
+}
+
+func (c *cancels) close() {
+	if c.sub != nil {
+		_ = c.sub.Unsubscribe() // fails only on a closed connection
+	}
+}
