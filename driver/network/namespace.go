@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -21,19 +20,6 @@ type space struct {
 	addr   netip.Addr // the host's for it
 	link   string     // the host's end
 	path   string     // the namespace's file
-}
-
-// space is the one with the given number.
-func (p *Pool) space(number int) space {
-	base := p.cfg.Range.Addr().As4()
-	value := uint32(base[0])<<24 | uint32(base[1])<<16 | uint32(base[2])<<8 | uint32(base[3])
-	value += uint32(number)
-	return space{
-		number: number,
-		addr:   netip.AddrFrom4([4]byte{byte(value >> 24), byte(value >> 16), byte(value >> 8), byte(value)}),
-		link:   p.rules.prefix + strconv.Itoa(number),
-		path:   filepath.Join(p.spacesDir(), strconv.Itoa(number)),
-	}
 }
 
 // The hardware addresses of both ends, the same everywhere: a thawed guest's table of neighbours stays right.

@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -67,6 +68,62 @@ func validatePorts(ports []Port) error {
 		for j, q := range ports[:i] {
 			if p.same(q) {
 				return fail("host_port", p.HostPort, fmt.Sprintf("it is that of ports[%d] too: use another", j))
+			}
+		}
+	}
+	return nil
+}
+
+// Publish makes ports of the host lead to the task's sandbox, from outside and from the host itself, in place of those
+// published before. What listens on such a port of the host is no longer reached by it.
+func (p *Pool) Publish(task string, ports []Port) error {
+	if err := validatePorts(ports); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.leases[task]
+	if l == nil {
+		return fmt.Errorf("publish ports of %q: %w", task, ErrNotTaken)
+	}
+	if p.closed {
+		return fmt.Errorf("publish ports of %q: %w", task, errClosed)
+	}
+	if err := p.checkFree(l, ports); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(ports, Port.reachesLoopback) {
+		if err := set("ipv4/conf/"+l.space.link+"/route_localnet", "1"); err != nil {
+			return fmt.Errorf("publish ports of %q: %w", task, err)
+		}
+	}
+	before := l.Ports
+	l.Ports = slices.Clone(ports)
+	if err := p.ledger.write(l); err != nil {
+		l.Ports = before
+		return fmt.Errorf("publish ports of %q: %w", task, err)
+	}
+	err := p.changeLocked(func(t *transaction) {
+		t.unpublish(l.space, without(before, ports))
+		t.publish(l.space, without(ports, before))
+	})
+	if err != nil {
+		return fmt.Errorf("publish ports of %q: %w", task, err)
+	}
+	return nil
+}
+
+// without are the ports of one list that the other does not have.
+func without(ports, others []Port) []Port {
+	return slices.DeleteFunc(slices.Clone(ports), func(p Port) bool { return slices.Contains(others, p) })
+}
+
+// checkFree tells when another task has one of the ports.
+func (p *Pool) checkFree(own *lease, ports []Port) error {
+	for i, port := range ports {
+		for _, l := range p.leases {
+			if l != own && slices.ContainsFunc(l.Ports, port.same) {
+				return spec.FieldError{Field: fmt.Sprintf("ports[%d]", i), Value: port.String(), Mend: fmt.Sprintf("task %s has it: use another", l.Task)}
 			}
 		}
 	}
