@@ -3,6 +3,7 @@ package cgroup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 // fixture is a directory that looks like v2 with all controllers: the files are what Linux 6.12 shows.
@@ -166,19 +168,25 @@ func TestV2WaitOOM(t *testing.T) {
 	}
 }
 
-func FuzzParseKeyed(f *testing.F) {
-	f.Add([]byte("usage_usec 12\nuser_usec 9\n"))
-	f.Add([]byte("oom_kill_disable 0\nunder_oom 0\noom_kill 18446744073709551615\n"))
-	f.Add([]byte("some avg10=0.00 avg60=0.00\n\n x\nhigh max\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		values, err := parseKeyed(data)
+// Not a fuzz target: gVisor, which this package's tests link, does not build with the fuzzer's instrumentation.
+func TestParseKeyed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.MapOf(rapid.StringMatching(`[a-z_.]{1,20}`), rapid.Uint64()).Draw(t, "values")
+		noise := rapid.SliceOf(rapid.SampledFrom([]string{"", " ", "some avg10=0.00 avg60=0.00", "high max", "x -1", "y 1 2"}))
+		var lines []string
+		for name, value := range want {
+			lines = append(append(lines, noise.Draw(t, "noise")...), fmt.Sprint(name, " ", value))
+		}
+		got, err := parseKeyed([]byte(strings.Join(lines, "\n")))
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		for name := range values {
-			if name == "" || strings.ContainsAny(name, " \n\t") {
-				t.Errorf("name %q", name)
-			}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatal(diff)
 		}
+		_, _ = parseKeyed(rapid.SliceOf(rapid.Byte()).Draw(t, "anything")) // must not panic
 	})
+	if _, err := parseKeyed([]byte("oom_kill 18446744073709551616")); err == nil {
+		t.Error("a number that is too large was taken")
+	}
 }
