@@ -29,8 +29,11 @@ func (r Role) Permissions() Permissions {
 		}
 	case RoleAutoscaler:
 		return Permissions{
-			Publish:   []string{"$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>", "$JS.API.INFO", "freshet.events.>", AllControl},
-			Subscribe: []string{"_INBOX.>", AllDemand, AllWorkers},
+			Publish: []string{
+				"$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>", "$JS.API.INFO", "freshet.events.>", AllControl,
+				LeaseSubject(">"), "$JS.API.DIRECT.GET.KV_" + LeaseBucket + ".>", AllWhy, "_INBOX.>",
+			},
+			Subscribe: []string{"_INBOX.>", AllDemand, AllWorkers, LeaseSubject(">"), AllWhy},
 		}
 	case RoleWorker:
 		return Permissions{

@@ -86,6 +86,7 @@ func Setup(ctx context.Context, js jetstream.JetStream, settings Settings) error
 		group.Go(func() error { return ensure(ctx, js, config) })
 	}
 	group.Go(func() error { return ensureKeys(ctx, js, settings) })
+	group.Go(func() error { return ensureLease(ctx, js, settings) })
 	return group.Wait()
 }
 
