@@ -2,81 +2,174 @@ package autoscaler
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
-	"github.com/freshet-dev/freshet/scheduler-ext/policy"
 )
 
-// Back-off after Nomad refused or failed a scaling.
+// Back-off after Nomad refused or failed a request.
 const (
 	applyTimeout = 10 * time.Second
 	minRetry     = 100 * time.Millisecond
 	maxRetry     = 10 * time.Second
+	// staleRetry is the pause after somebody else changed the job in the same moment.
+	staleRetry = 10 * time.Millisecond
 )
 
-// state is what is known of one function while it has calls or workers.
-type state struct {
-	depth  int64
-	demand time.Time // of the last hint
-	policy policy.State
+// messagePrefix begins the message of every scaling that is ours: others are people's.
+const messagePrefix = "freshet: "
 
-	// busy says that Nomad is being told.
-	busy bool
-	// scaled is the count that Nomad accepted last, at its index: the watcher may still show an older one.
-	scaled int
-	index  uint64
-	// retryAt and retry pace the attempts after a failure.
-	retryAt time.Time
-	retry   time.Duration
-}
+// metaLease is the key of the lease's index in a scaling event.
+const metaLease = "freshet.lease"
 
-// count is the newer of what was last set and what the watcher saw.
-func (s *state) count(entry jobs.Entry) int {
-	if s.index > entry.Index {
-		return s.scaled
-	}
-	return entry.Count
-}
+// errNotActing says that another instance acts now.
+var errNotActing = errors.New("another autoscaler acts")
 
-// applied is the end of a scaling.
+// applied is the end of a request to Nomad.
 type applied struct {
 	function queue.Function
-	count    int
+	of       *state
+	group    string
+	from, to int
 	index    uint64
-	err      error
+	// adopted is set when the counts of the entry were looked into; byHand says until when they stand.
+	adopted *jobs.Entry
+	byHand  time.Time
+	// live are the group's allocations, the highest-named first, when workers are taken away.
+	live []ranked
+	// room says which group has room again, looked that it was looked for.
+	looked, room string
+	err          error
 }
 
-// apply tells Nomad.
-func (a *Autoscaler) apply(ctx context.Context, entry jobs.Entry, decision policy.Decision) applied {
-	done := applied{function: entry.Key(), count: decision.Count}
-	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+// scale tells Nomad a group's count.
+func (a *Autoscaler) scale(ctx context.Context, entry jobs.Entry, group string, from, to int, reason string) applied {
+	done := applied{group: group, from: from, to: to}
+	lease, acts := a.leader.Lease()
+	if !acts {
+		done.err = errNotActing
+		return done
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(applyTimeout, time.Until(lease.Until)))
 	defer cancel()
 	write := (&api.WriteOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx)
-	response, _, err := a.nomad.Jobs().Scale(entry.Job, entry.Groups[0].Name, &decision.Count, "freshet: "+decision.Reason, false, nil, write)
+	meta := map[string]any{metaLease: lease.Index}
+	response, _, err := a.nomad.Jobs().Scale(entry.Job, group, &to, messagePrefix+reason, false, meta, write)
 	if err != nil {
-		done.err = fmt.Errorf("scale %s to %d: %w", done.function, decision.Count, err)
+		done.err = fmt.Errorf("scale %s to %d: %w", entry.Key(), to, err)
 		return done
 	}
 	done.index = response.JobModifyIndex
-	a.log.Info().Str("app", entry.Spec.App).Str("function", entry.Spec.Name).
-		Int("from", entry.Count).Int("to", decision.Count).Str("reason", decision.Reason).Msg("scaled")
+	a.log.Info().Str("app", entry.Spec.App).Str("function", entry.Spec.Name).Str("group", group).
+		Int("from", from).Int("to", to).Str("reason", reason).Msg("scaled")
 	return done
 }
 
-// settle takes the end of a scaling into the function's state. A failed one is tried again by a later sweep.
-func (a *Autoscaler) settle(done applied) {
-	s := a.state(done.function)
+// settle takes the end of a request into the function's state, and carries out what was decided meanwhile.
+func (a *Autoscaler) settle(ctx context.Context, done applied) {
+	s, ok := a.states[done.function]
+	if !ok || s != done.of {
+		return // it was forgotten meanwhile: its job is gone, or this instance lost the lease
+	}
 	s.busy = false
-	if done.err == nil {
-		s.scaled, s.index, s.retry = done.count, done.index, 0
+	if done.err != nil {
+		a.refuse(s, done.err)
+		return
+	}
+	s.retry, s.refused = 0, ""
+	if done.adopted != nil {
+		s.adopt(*done.adopted)
+		s.byHand = done.byHand
+	}
+	if done.index > 0 {
+		entry, _ := a.functions.Entry(done.function)
+		counts := make(map[string]int, len(entry.Groups))
+		for _, group := range entry.Groups {
+			counts[group.Name] = s.countOf(entry, group)
+		}
+		counts[done.group] = done.to
+		s.counts, s.index, s.scaledAt = counts, done.index, done.index
+	}
+	if done.looked != "" {
+		s.lookedFor(done.looked, done.room != "", time.Now())
+	}
+	if done.live != nil {
+		a.rest(done.function, s, done)
+	}
+	if item := s.later; item != nil {
+		s.later = nil
+		if item.JobIndex >= s.scaledAt {
+			s.placed(*item, time.Now())
+		}
+	}
+	a.decide(ctx, done.function, s, time.Now())
+}
+
+// refuse notes a failed request, which a later sweep tries again.
+func (a *Autoscaler) refuse(s *state, err error) {
+	if errors.Is(err, errNotActing) || errors.Is(err, context.Canceled) {
+		return
+	}
+	s.refused = err.Error()
+	if stale(err) {
+		s.retryAt = time.Now().Add(staleRetry)
 		return
 	}
 	s.retry = min(max(2*s.retry, minRetry), maxRetry)
-	s.retryAt = time.Now().Add(s.retry)
-	a.log.Warn().Err(done.err).Dur("again_in", s.retry).Msg("scale")
+	s.retryAt = time.Now().Add(s.retry/2 + rand.N(s.retry/2)) // not all functions at once after an outage
+	a.metrics.refused()
+	a.log.Warn().Err(err).Dur("again_in", s.retry).Msg("scale")
+}
+
+// stale tells that the job changed while Nomad scaled it: the same request may well succeed now.
+func stale(err error) bool {
+	var response api.UnexpectedResponseError
+	return errors.As(err, &response) && response.StatusCode() == http.StatusInternalServerError &&
+		strings.Contains(response.Body(), "job modify index")
+}
+
+// askWho asks Nomad whether a person set the counts that somebody else set. A person's count stands for the scale-down window;
+// one that came with a new version of the job is where the autoscaler goes on from.
+func (a *Autoscaler) askWho(ctx context.Context, function queue.Function, s *state, entry jobs.Entry) {
+	a.start(ctx, function, s, func(ctx context.Context) applied {
+		ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+		defer cancel()
+		done := applied{adopted: &entry}
+		status, _, err := a.nomad.Jobs().ScaleStatus(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
+		if err != nil {
+			done.err = fmt.Errorf("read scalings of %s: %w", function, err)
+			return done
+		}
+		done.byHand = byHand(status, entry)
+		return done
+	}, time.Time{})
+}
+
+// byHand is until when the counts stand because a person set them; zero when none did.
+func byHand(status *api.JobScaleStatusResponse, entry jobs.Entry) time.Time {
+	var until time.Time
+	for _, group := range entry.Groups {
+		var last api.ScalingEvent
+		for _, event := range status.TaskGroups[group.Name].Events {
+			if event.CreateIndex > last.CreateIndex && event.Count != nil {
+				last = event
+			}
+		}
+		if last.Count == nil || int(*last.Count) != group.Count || strings.HasPrefix(last.Message, messagePrefix) {
+			continue
+		}
+		stands := time.Unix(0, int64(last.Time)).Add(entry.Spec.Scaling.ScaledownWindow.Std()) //nolint:gosec // a time of this century
+		if stands.After(until) {
+			until = stands
+		}
+	}
+	return until
 }

@@ -1,14 +1,12 @@
-// Package autoscaler sets the number of workers of each function: it hears demand from the gateways, sees queue depth in NATS,
-// asks the policy and tells Nomad. What it knows it can read again from both, so it keeps nothing.
+// Package autoscaler sets the number of workers of each function: it hears demand from the gateways, sees queue depth in NATS and
+// workers by their heartbeats, asks the policy and tells Nomad. What it knows it can read again from both, so it keeps nothing.
 //
-// One instance acts at a time; running two wastes work but loses no call.
+// One instance acts at a time, the one that has the lease (package leader); the others stand by.
 package autoscaler
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -16,29 +14,26 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
-	"github.com/freshet-dev/freshet/scheduler-ext/policy"
-)
-
-// Pace of the sweeps that correct what hints tell: all queues' depths in one request.
-const (
-	// busySweep is used while any function has calls or was asked for, idleSweep otherwise.
-	busySweep = 250 * time.Millisecond
-	idleSweep = time.Second
-	// demandHolds is how long a hint counts while no depth confirms it: publishing follows the hint within milliseconds.
-	demandHolds = time.Second
-	// sweepTimeout bounds one sweep.
-	sweepTimeout = 5 * time.Second
+	"github.com/freshet-dev/freshet/scheduler-ext/fleet"
+	"github.com/freshet-dev/freshet/scheduler-ext/leader"
+	"github.com/freshet-dev/freshet/scheduler-ext/news"
 )
 
 // Functions is what the autoscaler needs to know of Nomad's jobs.
 type Functions interface {
 	Entry(queue.Function) (jobs.Entry, bool)
 	List() []jobs.Entry
+	OnChange(func(queue.Function))
+}
+
+// Leader tells whether this instance may act.
+type Leader interface {
+	Lease() (leader.Lease, bool)
+	Changed() <-chan struct{}
 }
 
 // Config is what an autoscaler is made of; all of it is needed.
@@ -46,6 +41,7 @@ type Config struct {
 	NATS      *nats.Conn
 	Nomad     *api.Client
 	Functions Functions
+	Leader    Leader
 	Registry  *prometheus.Registry
 	Log       zerolog.Logger
 }
@@ -56,18 +52,33 @@ type Autoscaler struct {
 	js        jetstream.JetStream
 	nomad     *api.Client
 	functions Functions
+	leader    Leader
 	registry  *prometheus.Registry
 	metrics   *metrics
 	log       zerolog.Logger
 
 	hints   chan hint
+	beats   chan queue.Heartbeat
+	news    chan news.Item
 	applied chan applied
-	sub     *nats.Subscription
+	asked   chan question
+	changes *changes
+	subs    []*nats.Subscription
+	reader  *news.Reader
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	// states belongs to the loop alone. A function without calls and workers has none.
+	// The rest belongs to the loop alone.
+
+	// slots bounds the requests to Nomad at one time, scaling waits for those in progress.
+	slots   chan struct{}
+	scaling sync.WaitGroup
+	// states has one for each function that has calls or workers, awake names those that need one without calls.
 	states map[queue.Function]*state
+	awake  map[queue.Function]struct{}
+	fleet  *fleet.Fleet
+	// wrong is what was reported of functions whose jobs are wrong.
+	wrong map[queue.Function]string
 }
 
 // hint is a demand, and when it came.
@@ -76,8 +87,15 @@ type hint struct {
 	at       time.Time
 }
 
-// hintBuffer holds hints of a burst over many functions; what does not fit is found by the next sweep.
-const hintBuffer = 4096
+// Buffers of what comes in: hints and heartbeats of a burst over many functions. What does not fit is found by the next sweep.
+const (
+	hintBuffer = 4096
+	beatBuffer = 16384
+	newsBuffer = 4096
+)
+
+// maxRequests bounds the requests to Nomad at one time: it does some hundred scalings a second, and more at once only wait there.
+const maxRequests = 32
 
 // New makes an autoscaler and starts nothing.
 func New(config Config) (*Autoscaler, error) {
@@ -90,42 +108,51 @@ func New(config Config) (*Autoscaler, error) {
 		return nil, err
 	}
 	return &Autoscaler{
-		nc: config.NATS, js: js, nomad: config.Nomad, functions: config.Functions,
+		nc: config.NATS, js: js, nomad: config.Nomad, functions: config.Functions, leader: config.Leader,
 		registry: config.Registry, metrics: metrics, log: config.Log,
-		hints: make(chan hint, hintBuffer), applied: make(chan applied), states: make(map[queue.Function]*state),
+		hints: make(chan hint, hintBuffer), beats: make(chan queue.Heartbeat, beatBuffer), news: make(chan news.Item, newsBuffer),
+		applied: make(chan applied), asked: make(chan question), changes: newChanges(),
+		slots: make(chan struct{}, maxRequests), states: make(map[queue.Function]*state),
+		awake: make(map[queue.Function]struct{}), fleet: fleet.New(), wrong: make(map[queue.Function]string),
 	}, nil
 }
 
-// Open starts the work. It does not wait for Nomad or NATS. Close it.
+// Open starts the work. It does not wait for Nomad, NATS or the lease. Close it.
 func (a *Autoscaler) Open(ctx context.Context) error {
-	sub, err := a.nc.Subscribe(queue.AllDemand, a.hear)
-	if err != nil {
-		return fmt.Errorf("subscribe to demand: %w", err)
-	}
-	a.sub = sub
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	for subject, hear := range map[string]nats.MsgHandler{
+		queue.AllDemand: a.hearDemand, queue.AllWorkers: a.hearWorker,
+		queue.AllWhy: func(msg *nats.Msg) { a.hearWhy(ctx, msg) },
+	} {
+		sub, err := a.nc.Subscribe(subject, hear)
+		if err != nil {
+			a.unsubscribe()
+			a.cancel()
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		a.subs = append(a.subs, sub)
+	}
+	a.functions.OnChange(a.changes.note)
+	a.reader = news.Open(ctx, a.nomad, a.hearNews, a.log)
 	a.running.Go(func() { a.loop(ctx) })
 	return nil
 }
 
+func (a *Autoscaler) unsubscribe() {
+	for _, sub := range a.subs {
+		_ = sub.Unsubscribe() // fails only on a closed connection
+	}
+}
+
 // Close ends the work and waits for it.
 func (a *Autoscaler) Close() {
-	_ = a.sub.Unsubscribe() // fails only on a closed connection
+	a.unsubscribe()
 	a.cancel()
+	a.reader.Close()
 	a.running.Wait()
 }
 
-// Handler serves /healthz and /metrics.
-func (a *Autoscaler) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte("ok\n")) // a client that left does not care
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
-	return mux
-}
-
-func (a *Autoscaler) hear(msg *nats.Msg) {
+func (a *Autoscaler) hearDemand(msg *nats.Msg) {
 	function, ok := queue.ParseFunction(msg.Subject)
 	if !ok {
 		return
@@ -136,9 +163,28 @@ func (a *Autoscaler) hear(msg *nats.Msg) {
 	}
 }
 
+func (a *Autoscaler) hearWorker(msg *nats.Msg) {
+	beat, err := queue.ParseHeartbeat(msg.Data)
+	if err != nil {
+		a.log.Warn().Err(err).Str("subject", msg.Subject).Msg("drop a heartbeat")
+		return
+	}
+	select {
+	case a.beats <- beat:
+	default: // the worker's next one says the same
+	}
+}
+
+func (a *Autoscaler) hearNews(item news.Item) {
+	select {
+	case a.news <- item:
+	default: // it is for people and for fallbacks, which the next evaluation brings on
+	}
+}
+
+// loop is the one goroutine that knows and decides.
 func (a *Autoscaler) loop(ctx context.Context) {
-	var scaling sync.WaitGroup // the scalings in progress
-	defer scaling.Wait()
+	defer a.scaling.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -146,93 +192,71 @@ func (a *Autoscaler) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case h := <-a.hints:
-			a.demand(ctx, &scaling, h)
+			a.demand(ctx, h)
+		case beat := <-a.beats:
+			a.heard(ctx, beat)
+		case item := <-a.news:
+			a.learn(ctx, item)
 		case done := <-a.applied:
-			a.settle(done)
+			a.settle(ctx, done)
+		case <-a.changes.signal:
+			for _, function := range a.changes.take() {
+				a.changed(ctx, function)
+			}
+		case <-a.leader.Changed():
+			a.succeed(ctx)
+			timer.Reset(0)
+		case q := <-a.asked:
+			q.answer <- a.why(q.function)
 		case <-timer.C:
-			timer.Reset(a.sweep(ctx, &scaling))
+			timer.Reset(a.sweep(ctx))
 		}
 	}
 }
 
-// demand acts on a hint at once: the sweep's depth may be old.
-func (a *Autoscaler) demand(ctx context.Context, scaling *sync.WaitGroup, h hint) {
-	s := a.state(h.function)
-	s.demand = h.at
-	a.decide(ctx, scaling, h.function, s, h.at)
-}
-
-// sweep reads all queues' depths and decides for every function that has calls or workers. It returns when to sweep again.
-func (a *Autoscaler) sweep(ctx context.Context, scaling *sync.WaitGroup) time.Duration {
-	reading, cancel := context.WithTimeout(ctx, sweepTimeout)
-	depths, err := queue.Depths(reading, a.js)
-	cancel()
-	if err != nil {
-		if ctx.Err() == nil && !errors.Is(err, nats.ErrNoResponders) {
-			a.log.Warn().Err(err).Msg("read queue depths")
-		}
-		return idleSweep // without depths, nothing is scaled: a failure is no backlog and no idleness
-	}
-	for function, depth := range depths {
-		a.state(function).depth = depth
+// succeed begins anew when this instance got the lease, and forgets when it lost it: another one acts meanwhile.
+func (a *Autoscaler) succeed(ctx context.Context) {
+	clear(a.states)
+	clear(a.awake)
+	clear(a.wrong)
+	_, acts := a.leader.Lease()
+	a.metrics.acts(acts)
+	if !acts {
+		return
 	}
 	for _, entry := range a.functions.List() {
-		if entry.Count > 0 || entry.Spec.Scaling.Min > 0 {
-			a.state(entry.Key())
-		}
+		a.changed(ctx, entry.Key())
 	}
-	next := idleSweep
-	now := time.Now()
-	for function, s := range a.states {
-		s.depth = depths[function]
-		if s.depth > 0 || now.Sub(s.demand) < demandHolds {
-			next = busySweep
-		}
-		a.decide(ctx, scaling, function, s, now)
-		if a.forgettable(function, s) {
-			delete(a.states, function)
-		}
-	}
-	return next
 }
 
-func (a *Autoscaler) state(function queue.Function) *state {
-	s, ok := a.states[function]
-	if !ok {
-		s = &state{}
-		a.states[function] = s
-	}
-	return s
+// changes are the functions whose jobs changed since the loop last looked.
+type changes struct {
+	signal chan struct{}
+	mu     sync.Mutex
+	noted  map[queue.Function]struct{}
 }
 
-// forgettable tells that nothing would be lost with the state.
-func (a *Autoscaler) forgettable(function queue.Function, s *state) bool {
-	entry, known := a.functions.Entry(function)
-	return !s.busy && s.depth == 0 && time.Since(s.demand) > demandHolds && time.Now().After(s.retryAt) &&
-		(!known || s.count(entry) == 0 && entry.Spec.Scaling.Min == 0)
+func newChanges() *changes {
+	return &changes{signal: make(chan struct{}, 1), noted: make(map[queue.Function]struct{})}
 }
 
-// decide asks the policy and has Nomad told where the count should change.
-func (a *Autoscaler) decide(ctx context.Context, scaling *sync.WaitGroup, function queue.Function, s *state, since time.Time) {
-	entry, ok := a.functions.Entry(function)
-	if !ok || entry.Err != nil {
-		return
+func (c *changes) note(function queue.Function) {
+	c.mu.Lock()
+	c.noted[function] = struct{}{}
+	c.mu.Unlock()
+	select {
+	case c.signal <- struct{}{}:
+	default:
 	}
-	now := time.Now()
-	count := s.count(entry)
-	seen := policy.Observed{Depth: s.depth, Demand: now.Sub(s.demand) < demandHolds, Count: count}
-	var decision policy.Decision
-	decision, s.policy = policy.Decide(entry.Spec.Scaling, seen, s.policy, now)
-	if decision.Count == count || s.busy || now.Before(s.retryAt) {
-		return
+}
+
+func (c *changes) take() []queue.Function {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]queue.Function, 0, len(c.noted))
+	for function := range c.noted {
+		list = append(list, function)
 	}
-	s.busy = true
-	scaling.Go(func() {
-		done := a.apply(ctx, entry, decision)
-		a.metrics.reaction(decision.Count > count, time.Since(since))
-		select {
-		case a.applied <- done:
-		case <-ctx.Done():
-		}
-	})
+	clear(c.noted)
+	return list
 }

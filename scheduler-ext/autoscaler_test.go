@@ -21,6 +21,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/nomadtest"
 	"github.com/freshet-dev/freshet/internal/queue"
 	autoscaler "github.com/freshet-dev/freshet/scheduler-ext"
+	"github.com/freshet-dev/freshet/scheduler-ext/leader"
 )
 
 const patience = 20 * time.Second
@@ -62,7 +63,15 @@ func newRig(t *testing.T) *rig {
 	watcher := jobs.NewWatcher(r.nomad, nil, zerolog.Nop())
 	watcher.Open(t.Context())
 	t.Cleanup(watcher.Close)
-	a, err := autoscaler.New(autoscaler.Config{NATS: nc, Nomad: r.nomad, Functions: watcher, Registry: prometheus.NewRegistry(), Log: zerolog.Nop()})
+	elector, err := leader.New(leader.Config{NATS: nc, Name: "test", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := elector.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(elector.Close)
+	a, err := autoscaler.New(autoscaler.Config{NATS: nc, Nomad: r.nomad, Functions: watcher, Leader: elector, Registry: prometheus.NewRegistry(), Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,26 +3,53 @@ package autoscaler
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/freshet-dev/freshet/internal/queue"
 )
+
+// noDevice is the label of workers that need no device.
+const noDevice = "none"
 
 type metrics struct {
 	reactions *prometheus.HistogramVec
+	refusals  prometheus.Counter
+	acting    prometheus.Gauge
+	wrong     *prometheus.GaugeVec
+	pending   *prometheus.GaugeVec
 }
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	if registry == nil {
 		return nil, errors.New("make autoscaler: no metrics registry")
 	}
-	m := &metrics{reactions: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "freshet_autoscaler_reaction_seconds",
-		Help:    "From a hint or sweep to Nomad's acceptance of the new count.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
-	}, []string{"direction"})}
-	if err := registry.Register(m.reactions); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	m := &metrics{
+		reactions: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "freshet_autoscaler_reaction_seconds",
+			Help:    "From a hint or sweep to Nomad's acceptance of the new count.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
+		}, []string{"direction"}),
+		refusals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "freshet_autoscaler_refusals_total", Help: "Requests that Nomad refused or failed.",
+		}),
+		acting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "freshet_autoscaler_acting", Help: "1 for the instance that has the lease.",
+		}),
+		wrong: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "freshet_autoscaler_policy_wrong", Help: "1 for functions whose scaling policy is wrong, so that an earlier one is in force.",
+		}, []string{"namespace", "app", "function"}),
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "freshet_pending_workers", Help: "Workers that are wanted and for which Nomad has no place, by the device that they need.",
+		}, []string{"device"}),
+	}
+	for _, c := range []prometheus.Collector{m.reactions, m.refusals, m.acting, m.wrong, m.pending} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	return m, nil
 }
@@ -33,4 +60,51 @@ func (m *metrics) reaction(up bool, took time.Duration) {
 		direction = "up"
 	}
 	m.reactions.WithLabelValues(direction).Observe(took.Seconds())
+}
+
+func (m *metrics) refused() { m.refusals.Inc() }
+
+func (m *metrics) acts(acts bool) {
+	m.acting.Set(0)
+	if acts {
+		m.acting.Set(1)
+	}
+}
+
+func (m *metrics) policy(function queue.Function, wrong bool) {
+	if wrong {
+		m.wrong.WithLabelValues(function.Namespace, function.App, function.Name).Set(1)
+		return
+	}
+	m.wrong.DeleteLabelValues(function.Namespace, function.App, function.Name)
+}
+
+// reportCapacity counts the workers without a place, for those who add nodes.
+func (a *Autoscaler) reportCapacity() {
+	a.metrics.pending.Reset()
+	a.metrics.pending.WithLabelValues(noDevice).Set(0) // never absent: a missing metric is no zero to those who read it
+	for function, s := range a.states {
+		entry, known := a.functions.Entry(function)
+		if !known {
+			continue
+		}
+		for _, group := range entry.Groups {
+			device, each := group.Device, max(group.Devices, 1)
+			if device == "" {
+				device = noDevice
+			}
+			a.metrics.pending.WithLabelValues(device).Add(float64(s.unplaced[group.Name] * each))
+		}
+	}
+}
+
+// Handler serves /healthz, /metrics and /v1/scaling/{app}/{function}.
+func (a *Autoscaler) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n")) // a client that left does not care
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /v1/scaling/{app}/{function}", a.handleWhy)
+	return mux
 }

@@ -21,6 +21,8 @@ const (
 	EventStartFailed EventKind = "start_failed"
 	// EventCrashed: the guest ended while it should have gone on.
 	EventCrashed EventKind = "crashed"
+	// EventPolicyWrong: a function's scaling policy is wrong, so that an earlier one stays in force. Of no worker.
+	EventPolicyWrong EventKind = "policy_wrong"
 	// EventStopped: the worker ended as it was asked to.
 	EventStopped EventKind = "stopped"
 )

@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ type crew struct {
 	failures int
 	failure  string
 	version  string
+	// ended are the workers that were last heard to end.
+	ended []string
 }
 
 type member struct {
@@ -31,6 +34,9 @@ type member struct {
 	heard time.Time
 	ready bool // it took calls at some time
 }
+
+// remembered is how many of the workers that ended are known by name.
+const remembered = 32
 
 // enough is the number of calls after which the sums are halved, weight how much a new start counts in the mean.
 const (
@@ -76,6 +82,7 @@ func (f *Fleet) Hear(beat queue.Heartbeat, now time.Time) {
 	}
 	if beat.State == queue.StateStopped {
 		delete(c.members, beat.Alloc)
+		c.ended = append(c.ended[max(0, len(c.ended)-remembered):], beat.Alloc)
 		if !m.ready && beat.Reason != "" && !strings.Contains(beat.Reason, "context canceled") { // nobody stopped it
 			c.failed(beat.Reason)
 		}
@@ -107,13 +114,17 @@ func (c *crew) failed(reason string) {
 	c.failure = reason
 }
 
-// Failed notes a start of which no worker could report, as Nomad tells it.
-func (f *Fleet) Failed(function queue.Function, reason string) {
+// Failed notes a start that Nomad saw fail. One whose worker said so itself counts once.
+func (f *Fleet) Failed(function queue.Function, alloc, reason string) {
 	c := f.functions[function]
 	if c == nil {
 		c = &crew{members: make(map[string]*member)}
 		f.functions[function] = c
 	}
+	if _, heard := c.members[alloc]; heard || slices.Contains(c.ended, alloc) {
+		return
+	}
+	c.ended = append(c.ended[max(0, len(c.ended)-remembered):], alloc)
 	c.failed(reason)
 }
 

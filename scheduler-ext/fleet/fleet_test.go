@@ -62,7 +62,9 @@ func TestFailuresCountUntilAStartSucceeds(t *testing.T) {
 	fail("a", "no such module")
 	fail("b", "context canceled")
 	fail("c", "no such file")
-	f.Failed(function, "no such image")
+	f.Failed(function, "c", "Nomad saw it too")
+	f.Failed(function, "x", "no such image")
+	f.Failed(function, "x", "no such image, told again")
 	if got := f.View(function); got.Failures != 3 || got.Failure != "no such image" {
 		t.Errorf("got %+v", got)
 	}

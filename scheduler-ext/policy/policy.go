@@ -38,6 +38,9 @@ type State struct {
 	window  window
 	starts  starts
 	periods periods
+	// count is the last one that was seen, if any was.
+	count int
+	known bool
 }
 
 // Decision is how many workers there should be, and why.
@@ -72,6 +75,7 @@ func Decide(scaling spec.Scaling, seen Observed, state State, now time.Time) (De
 		d.hold("%d would be needed", d.Need)
 	}
 	state.window = state.window.see(scaling, seen.Count, wanted, now)
+	state = state.rose(seen.Count, now)
 	if now.Before(seen.ByHand) {
 		d.Count, d.Reason = min(max(seen.Count, scaling.Min), scaling.Max), "set by hand"
 		d.hold("set to %d by hand, which stands until %s", seen.Count, seen.ByHand.UTC().Format(time.TimeOnly))
@@ -82,7 +86,7 @@ func Decide(scaling spec.Scaling, seen Observed, state State, now time.Time) (De
 	switch {
 	case wanted > seen.Count:
 		d.Count, d.Reason = wanted, reasonUp(scaling, seen, d.Need, wanted)
-		state = d.restrain(scaling, seen, state, now)
+		d.restrain(scaling, seen, state)
 	case kept < seen.Count:
 		d.Count, d.Reason = kept, fmt.Sprintf("no more than %d needed for %s", kept, why)
 	case wanted < seen.Count:
@@ -134,20 +138,25 @@ func bounds(scaling spec.Scaling, seen Observed, state State, now time.Time, d *
 }
 
 // restrain lowers a rise to what the failures and the rate of starts allow.
-func (d *Decision) restrain(scaling spec.Scaling, seen Observed, state State, now time.Time) State {
+func (d *Decision) restrain(scaling spec.Scaling, seen Observed, state State) {
 	if limit := max(seen.Count, seen.Ready+1); seen.Failures >= suspicious && d.Count > limit {
 		d.Count = limit
 		d.hold("%d starts failed in a row, so one worker tries: %s", seen.Failures, seen.Failure)
 	}
-	state.starts = state.starts.since(now.Add(-time.Minute))
 	if scaling.StartsPerMinute > 0 {
 		if free := max(scaling.StartsPerMinute-state.starts.sum(), 0); d.Count-seen.Count > free {
 			d.Count = seen.Count + free
 			d.hold("%d starts a minute", scaling.StartsPerMinute)
 		}
-		if rise := d.Count - seen.Count; rise > 0 {
-			state.starts = state.starts.add(now, rise)
-		}
 	}
-	return state
+}
+
+// rose notes the workers that were started since the last look.
+func (s State) rose(count int, now time.Time) State {
+	s.starts = s.starts.since(now.Add(-time.Minute))
+	if s.known && count > s.count {
+		s.starts = s.starts.add(now, count-s.count)
+	}
+	s.count, s.known = count, true
+	return s
 }

@@ -1,0 +1,163 @@
+package autoscaler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/scheduler-ext/news"
+	"github.com/freshet-dev/freshet/scheduler-ext/schedule"
+)
+
+// Pace of the sweeps that correct what hints tell: all queues' depths in one request.
+const (
+	// busySweep is used while any function has calls, was asked for, or is about to lose workers; idleSweep otherwise.
+	busySweep = 250 * time.Millisecond
+	idleSweep = time.Second
+	// demandHolds is how long a hint counts while no depth confirms it: publishing follows the hint within milliseconds.
+	demandHolds = time.Second
+	// sweepTimeout bounds one sweep.
+	sweepTimeout = 5 * time.Second
+)
+
+// demand acts on a hint at once: the sweep's depth may be old.
+func (a *Autoscaler) demand(ctx context.Context, h hint) {
+	if _, acts := a.leader.Lease(); !acts {
+		return
+	}
+	s := a.state(h.function)
+	s.demand = h.at
+	a.decide(ctx, h.function, s, h.at)
+}
+
+// heard takes a heartbeat. One of a worker that may be about to go is acted on at once.
+func (a *Autoscaler) heard(ctx context.Context, beat queue.Heartbeat) {
+	now := time.Now()
+	a.fleet.Hear(beat, now)
+	function := beat.Key()
+	s, ok := a.states[function]
+	if !ok || s.shrink == nil {
+		return
+	}
+	if v, resting := s.shrink.victims[beat.Alloc]; resting && !v.settled && a.settled(function, beat.Alloc, v, now) {
+		a.decide(ctx, function, s, now)
+	}
+}
+
+// learn takes news of Nomad.
+func (a *Autoscaler) learn(ctx context.Context, item news.Item) {
+	if entry, known := a.functions.Entry(item.Function); !known || entry.Job != item.Job {
+		return
+	}
+	if item.Alloc != "" {
+		a.fleet.Failed(item.Function, item.Alloc, item.Failed)
+	}
+	s, ok := a.states[item.Function]
+	if !ok || !item.Evaluated || item.JobIndex < s.scaledAt {
+		return
+	}
+	if s.busy { // the count that it speaks of is not known yet
+		s.later = &item
+		return
+	}
+	s.placed(item, time.Now())
+	a.decide(ctx, item.Function, s, time.Now())
+}
+
+// changed takes a new or changed job: one that wants workers without calls is kept in sight.
+func (a *Autoscaler) changed(ctx context.Context, function queue.Function) {
+	entry, known := a.functions.Entry(function)
+	if !known {
+		delete(a.awake, function)
+		delete(a.states, function)
+		a.fleet.Forget(function)
+		a.policyReported(function, nil)
+		return
+	}
+	a.policyReported(function, cmp.Or(entry.Policy, entry.Err))
+	scaling := entry.Spec.Scaling
+	if entry.Count > 0 || scaling.Min > 0 || len(scaling.Schedules) > 0 || scaling.PredictPeriod > 0 {
+		a.awake[function] = struct{}{}
+	} else {
+		delete(a.awake, function)
+	}
+	if s, ok := a.states[function]; ok {
+		a.decide(ctx, function, s, time.Now())
+	}
+}
+
+// sweep reads all queues' depths and decides for every function that has calls or workers. It returns when to sweep again.
+func (a *Autoscaler) sweep(ctx context.Context) time.Duration {
+	if _, acts := a.leader.Lease(); !acts {
+		return idleSweep
+	}
+	reading, cancel := context.WithTimeout(ctx, sweepTimeout)
+	depths, err := queue.Depths(reading, a.js)
+	cancel()
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, nats.ErrNoResponders) {
+			a.log.Warn().Err(err).Msg("read queue depths")
+		}
+		return idleSweep // without depths, nothing is scaled: a failure is no backlog and no idleness
+	}
+	now := time.Now()
+	if a.nc.IsConnected() { // without a connection nobody is heard, which says nothing about them
+		a.fleet.Bury(now.Add(-queue.DeadAfter))
+	}
+	for function := range depths {
+		a.state(function)
+	}
+	for function := range a.awake {
+		if _, known := a.states[function]; !known { // as after a take-over
+			a.state(function).unsure = true
+		}
+	}
+	next := idleSweep
+	for function, s := range a.states {
+		s.depth = depths[function]
+		if s.depth > 0 || now.Sub(s.demand) < demandHolds || s.shrink != nil {
+			next = busySweep
+		}
+		a.decide(ctx, function, s, now)
+		if a.forgettable(function, s) {
+			delete(a.states, function)
+		}
+	}
+	a.reportCapacity()
+	return next
+}
+
+func (a *Autoscaler) state(function queue.Function) *state {
+	s, ok := a.states[function]
+	if !ok {
+		s = &state{}
+		a.states[function] = s
+	}
+	return s
+}
+
+// forgettable tells that nothing would be lost with the state.
+func (a *Autoscaler) forgettable(function queue.Function, s *state) bool {
+	if _, awake := a.awake[function]; awake {
+		return false
+	}
+	entry, known := a.functions.Entry(function)
+	return !s.busy && s.depth == 0 && time.Since(s.demand) > demandHolds && time.Now().After(s.retryAt) &&
+		(!known || s.count(entry) == 0)
+}
+
+// floor is what the function's schedules ask for now.
+func (s *state) floor(entry jobs.Entry, now time.Time) int {
+	if s.floorsOf != entry.Index {
+		s.floors, s.floorsOf = schedule.Floors{}, entry.Index
+		if floors, err := schedule.Read(entry.Spec.Scaling.Schedules); err == nil { // a job whose schedules are wrong has a Policy error
+			s.floors = floors
+		}
+	}
+	return s.floors.At(now)
+}
