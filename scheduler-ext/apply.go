@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
@@ -50,10 +51,17 @@ type applied struct {
 	err          error
 }
 
+// target is Nomad, as far as counts go. Its requests run beside the scaler.
+type target struct {
+	nomad  *api.Client
+	leader Leader
+	log    zerolog.Logger
+}
+
 // scale tells Nomad a group's count.
-func (a *Autoscaler) scale(ctx context.Context, entry jobs.Entry, group string, from, to int, reason string) applied {
+func (t *target) scale(ctx context.Context, entry jobs.Entry, group string, from, to int, reason string) applied {
 	done := applied{group: group, from: from, to: to}
-	lease, acts := a.leader.Lease()
+	lease, acts := t.leader.Lease()
 	if !acts {
 		done.err = errNotActing
 		return done
@@ -62,19 +70,19 @@ func (a *Autoscaler) scale(ctx context.Context, entry jobs.Entry, group string, 
 	defer cancel()
 	write := (&api.WriteOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx)
 	meta := map[string]any{metaLease: lease.Index}
-	response, _, err := a.nomad.Jobs().Scale(entry.Job, group, &to, messagePrefix+reason, false, meta, write)
+	response, _, err := t.nomad.Jobs().Scale(entry.Job, group, &to, messagePrefix+reason, false, meta, write)
 	if err != nil {
 		done.err = fmt.Errorf("scale %s to %d: %w", entry.Key(), to, err)
 		return done
 	}
 	done.index = response.JobModifyIndex
-	a.log.Info().Str("app", entry.Spec.App).Str("function", entry.Spec.Name).Str("group", group).
+	t.log.Info().Str("app", entry.Spec.App).Str("function", entry.Spec.Name).Str("group", group).
 		Int("from", from).Int("to", to).Str("reason", reason).Msg("scaled")
 	return done
 }
 
 // settle takes the end of a request into the function's state, and carries out what was decided meanwhile.
-func (a *Autoscaler) settle(ctx context.Context, done applied) {
+func (a *scaler) settle(ctx context.Context, done applied) {
 	s, ok := a.states[done.function]
 	if !ok || s != done.of {
 		return // it was forgotten meanwhile: its job is gone, or this instance lost the lease
@@ -102,7 +110,7 @@ func (a *Autoscaler) settle(ctx context.Context, done applied) {
 		s.lookedFor(done.looked, done.room != "", time.Now())
 	}
 	if done.live != nil {
-		a.rest(done.function, s, done)
+		a.rests.rest(done.function, s, done)
 	}
 	if item := s.later; item != nil {
 		s.later = nil
@@ -114,7 +122,7 @@ func (a *Autoscaler) settle(ctx context.Context, done applied) {
 }
 
 // refuse notes a failed request, which a later sweep tries again.
-func (a *Autoscaler) refuse(s *state, err error) {
+func (a *scaler) refuse(s *state, err error) {
 	if errors.Is(err, errNotActing) || errors.Is(err, context.Canceled) {
 		return
 	}
@@ -138,12 +146,12 @@ func stale(err error) bool {
 
 // askWho asks Nomad whether a person set the counts that somebody else set. A person's count stands for the scale-down window;
 // one that came with a new version of the job is where the autoscaler goes on from.
-func (a *Autoscaler) askWho(ctx context.Context, function queue.Function, s *state, entry jobs.Entry) {
+func (a *scaler) askWho(ctx context.Context, function queue.Function, s *state, entry jobs.Entry) {
 	a.start(ctx, function, s, func(ctx context.Context) applied {
 		ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 		defer cancel()
 		done := applied{adopted: &entry}
-		status, _, err := a.nomad.Jobs().ScaleStatus(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
+		status, _, err := a.target.nomad.Jobs().ScaleStatus(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
 		if err != nil {
 			done.err = fmt.Errorf("read scalings of %s: %w", function, err)
 			return done

@@ -48,27 +48,36 @@ type Config struct {
 
 // Autoscaler sets job counts. New makes it, Open starts it, Close ends it.
 type Autoscaler struct {
+	nc       *nats.Conn
+	nomad    *api.Client
+	registry *prometheus.Registry
+	log      zerolog.Logger
+	scaler   *scaler
+
+	subs    []*nats.Subscription
+	reader  *news.Reader
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// scaler is the one goroutine that knows and decides, and what it knows.
+type scaler struct {
 	nc        *nats.Conn
 	js        jetstream.JetStream
-	nomad     *api.Client
 	functions Functions
 	leader    Leader
-	registry  *prometheus.Registry
 	metrics   *metrics
 	log       zerolog.Logger
+	target    *target
+	rests     *rests
 
+	// What comes in.
 	hints   chan hint
 	beats   chan queue.Heartbeat
 	news    chan news.Item
 	applied chan applied
 	asked   chan question
 	changes *changes
-	subs    []*nats.Subscription
-	reader  *news.Reader
-	cancel  context.CancelFunc
-	running sync.WaitGroup
-
-	// The rest belongs to the loop alone.
 
 	// slots bounds the requests to Nomad at one time, scaling waits for those in progress.
 	slots   chan struct{}
@@ -107,13 +116,18 @@ func New(config Config) (*Autoscaler, error) {
 	if err != nil {
 		return nil, err
 	}
+	crew := fleet.New()
 	return &Autoscaler{
-		nc: config.NATS, js: js, nomad: config.Nomad, functions: config.Functions, leader: config.Leader,
-		registry: config.Registry, metrics: metrics, log: config.Log,
-		hints: make(chan hint, hintBuffer), beats: make(chan queue.Heartbeat, beatBuffer), news: make(chan news.Item, newsBuffer),
-		applied: make(chan applied), asked: make(chan question), changes: newChanges(),
-		slots: make(chan struct{}, maxRequests), states: make(map[queue.Function]*state),
-		awake: make(map[queue.Function]struct{}), fleet: fleet.New(), wrong: make(map[queue.Function]string),
+		nc: config.NATS, nomad: config.Nomad, registry: config.Registry, log: config.Log,
+		scaler: &scaler{
+			nc: config.NATS, js: js, functions: config.Functions, leader: config.Leader, metrics: metrics, log: config.Log,
+			target: &target{nomad: config.Nomad, leader: config.Leader, log: config.Log},
+			rests:  &rests{nc: config.NATS, leader: config.Leader, fleet: crew, log: config.Log},
+			hints:  make(chan hint, hintBuffer), beats: make(chan queue.Heartbeat, beatBuffer), news: make(chan news.Item, newsBuffer),
+			applied: make(chan applied), asked: make(chan question), changes: newChanges(),
+			slots: make(chan struct{}, maxRequests), states: make(map[queue.Function]*state),
+			awake: make(map[queue.Function]struct{}), fleet: crew, wrong: make(map[queue.Function]string),
+		},
 	}, nil
 }
 
@@ -132,9 +146,9 @@ func (a *Autoscaler) Open(ctx context.Context) error {
 		}
 		a.subs = append(a.subs, sub)
 	}
-	a.functions.OnChange(a.changes.note)
+	a.scaler.functions.OnChange(a.scaler.changes.note)
 	a.reader = news.Open(ctx, a.nomad, a.hearNews, a.log)
-	a.running.Go(func() { a.loop(ctx) })
+	a.running.Go(func() { a.scaler.loop(ctx) })
 	return nil
 }
 
@@ -158,7 +172,7 @@ func (a *Autoscaler) hearDemand(msg *nats.Msg) {
 		return
 	}
 	select {
-	case a.hints <- hint{function, time.Now()}:
+	case a.scaler.hints <- hint{function, time.Now()}:
 	default: // the next sweep finds its calls
 	}
 }
@@ -170,20 +184,20 @@ func (a *Autoscaler) hearWorker(msg *nats.Msg) {
 		return
 	}
 	select {
-	case a.beats <- beat:
+	case a.scaler.beats <- beat:
 	default: // the worker's next one says the same
 	}
 }
 
 func (a *Autoscaler) hearNews(item news.Item) {
 	select {
-	case a.news <- item:
+	case a.scaler.news <- item:
 	default: // it is for people and for fallbacks, which the next evaluation brings on
 	}
 }
 
-// loop is the one goroutine that knows and decides.
-func (a *Autoscaler) loop(ctx context.Context) {
+// loop runs until the context ends.
+func (a *scaler) loop(ctx context.Context) {
 	defer a.scaling.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -215,7 +229,7 @@ func (a *Autoscaler) loop(ctx context.Context) {
 }
 
 // succeed begins anew when this instance got the lease, and forgets when it lost it: another one acts meanwhile.
-func (a *Autoscaler) succeed(ctx context.Context) {
+func (a *scaler) succeed(ctx context.Context) {
 	clear(a.states)
 	clear(a.awake)
 	clear(a.wrong)

@@ -135,7 +135,7 @@ func (s *state) groups(entry jobs.Entry) []placement.Group {
 }
 
 // decide asks the policy and has Nomad told where the count should change.
-func (a *Autoscaler) decide(ctx context.Context, function queue.Function, s *state, since time.Time) {
+func (a *scaler) decide(ctx context.Context, function queue.Function, s *state, since time.Time) {
 	entry, ok := a.functions.Entry(function)
 	if !ok || entry.Err != nil || len(entry.Groups) == 0 {
 		return
@@ -166,7 +166,7 @@ func (a *Autoscaler) decide(ctx context.Context, function queue.Function, s *sta
 }
 
 // carryOut brings Nomad's counts to the decision: first what rises, then what falls.
-func (a *Autoscaler) carryOut(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, since time.Time) {
+func (a *scaler) carryOut(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, since time.Time) {
 	target := placement.Spread(s.decision.Count, s.groups(entry))
 	total := s.seen.Count
 	blocked := 0 // rises that would pass the maximum before something falls
@@ -174,12 +174,12 @@ func (a *Autoscaler) carryOut(ctx context.Context, function queue.Function, s *s
 		count := s.countOf(entry, group)
 		wanted := target[i] - count
 		if wanted >= 0 {
-			a.callIn(function, s, group.Name)
+			a.rests.callIn(function, s, group.Name)
 		}
 		if rise := min(wanted, entry.Spec.Scaling.Max-total); rise > 0 {
 			reason := s.decision.Reason
 			a.start(ctx, function, s, func(ctx context.Context) applied {
-				return a.scale(ctx, entry, group.Name, count, count+rise, reason)
+				return a.target.scale(ctx, entry, group.Name, count, count+rise, reason)
 			}, since)
 			return
 		}
@@ -202,7 +202,7 @@ func (a *Autoscaler) carryOut(ctx context.Context, function queue.Function, s *s
 
 // start runs a request to Nomad, one a function at a time. A decision that changed meanwhile is carried out when it ends. since
 // is when what it answers to was heard; zero for what is no answer.
-func (a *Autoscaler) start(ctx context.Context, function queue.Function, s *state, request func(context.Context) applied, since time.Time) {
+func (a *scaler) start(ctx context.Context, function queue.Function, s *state, request func(context.Context) applied, since time.Time) {
 	s.busy = true
 	a.scaling.Go(func() {
 		select {

@@ -80,7 +80,7 @@ func (m *metrics) policy(function queue.Function, wrong bool) {
 }
 
 // reportCapacity counts the workers without a place, for those who add nodes.
-func (a *Autoscaler) reportCapacity() {
+func (a *scaler) reportCapacity() {
 	a.metrics.pending.Reset()
 	a.metrics.pending.WithLabelValues(noDevice).Set(0) // never absent: a missing metric is no zero to those who read it
 	for function, s := range a.states {

@@ -13,7 +13,7 @@ import (
 
 // lookForRoom asks Nomad, now and then, whether a better group than those in use has room again. It is a plan, which changes
 // nothing.
-func (a *Autoscaler) lookForRoom(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, target []int) {
+func (a *scaler) lookForRoom(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, target []int) {
 	now := time.Now()
 	for i, group := range entry.Groups {
 		full, isFull := s.full[group.Name]
@@ -29,17 +29,17 @@ func (a *Autoscaler) lookForRoom(ctx context.Context, function queue.Function, s
 			continue
 		}
 		count := s.countOf(entry, group)
-		a.start(ctx, function, s, func(ctx context.Context) applied { return a.plan(ctx, entry, group.Name, count+1) }, time.Time{})
+		a.start(ctx, function, s, func(ctx context.Context) applied { return a.target.plan(ctx, entry, group.Name, count+1) }, time.Time{})
 		return
 	}
 }
 
 // plan asks whether a group could have a count.
-func (a *Autoscaler) plan(ctx context.Context, entry jobs.Entry, group string, count int) applied {
+func (t *target) plan(ctx context.Context, entry jobs.Entry, group string, count int) applied {
 	done := applied{looked: group}
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	job, _, err := a.nomad.Jobs().Info(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
+	job, _, err := t.nomad.Jobs().Info(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
 	if err != nil {
 		done.err = fmt.Errorf("read job %s: %w", entry.Job, err)
 		return done
@@ -49,7 +49,7 @@ func (a *Autoscaler) plan(ctx context.Context, entry jobs.Entry, group string, c
 			g.Count = &count
 		}
 	}
-	plan, _, err := a.nomad.Jobs().Plan(job, false, (&api.WriteOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
+	plan, _, err := t.nomad.Jobs().Plan(job, false, (&api.WriteOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
 	if err != nil {
 		done.err = fmt.Errorf("plan job %s: %w", entry.Job, err)
 		return done

@@ -10,9 +10,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/scheduler-ext/fleet"
 )
 
 // Timing of a shrink.
@@ -50,10 +53,10 @@ type ranked struct {
 }
 
 // shrinkTo goes on with taking a group's workers away, down to a count.
-func (a *Autoscaler) shrinkTo(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, group string, count, least int) {
+func (a *scaler) shrinkTo(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, group string, count, least int) {
 	now := time.Now()
 	if s.shrink != nil && s.shrink.group != group {
-		a.callIn(function, s, s.shrink.group)
+		a.rests.callIn(function, s, s.shrink.group)
 	}
 	if s.shrink == nil {
 		s.shrink = &shrink{group: group, victims: make(map[string]*victim)}
@@ -64,12 +67,12 @@ func (a *Autoscaler) shrinkTo(ctx context.Context, function queue.Function, s *s
 	news := false
 	for alloc, v := range s.shrink.victims {
 		was := v.settled
-		v.settled = a.settled(function, alloc, v, now)
+		v.settled = a.rests.settled(function, alloc, v, now)
 		news = news || v.settled && !was
 		if v.settled {
 			settled = append(settled, alloc)
 		} else if now.Sub(v.asked) > restAgain {
-			a.askToRest(function, alloc, v, now)
+			a.rests.askToRest(function, alloc, v, now)
 		}
 	}
 	if !changed && !news && now.Sub(s.shrink.listed) < restAgain {
@@ -78,17 +81,25 @@ func (a *Autoscaler) shrinkTo(ctx context.Context, function queue.Function, s *s
 	s.shrink.listed = now
 	reason := s.decision.Reason
 	a.start(ctx, function, s, func(ctx context.Context) applied {
-		return a.lower(ctx, entry, group, count, least, settled, reason)
+		return a.target.lower(ctx, entry, group, count, least, settled, reason)
 	}, time.Time{})
+}
+
+// rests tells workers to rest and to go on.
+type rests struct {
+	nc     *nats.Conn
+	leader Leader
+	fleet  *fleet.Fleet
+	log    zerolog.Logger
 }
 
 // settled tells that a worker which is to go has no calls and gets none: it said so and was asked to rest not long ago, or it
 // never took any.
-func (a *Autoscaler) settled(function queue.Function, alloc string, v *victim, now time.Time) bool {
+func (r *rests) settled(function queue.Function, alloc string, v *victim, now time.Time) bool {
 	if v.asked.IsZero() || now.Sub(v.asked) > restSure {
 		return false
 	}
-	beat, known := a.fleet.Worker(function, alloc)
+	beat, known := r.fleet.Worker(function, alloc)
 	if !known {
 		return v.pending || now.Sub(v.asked) > queue.DeadAfter // it does not run yet, or no more
 	}
@@ -100,39 +111,39 @@ func (a *Autoscaler) settled(function queue.Function, alloc string, v *victim, n
 	return beat.State == queue.StateStopped || beat.Resting && beat.Busy == 0
 }
 
-func (a *Autoscaler) askToRest(function queue.Function, alloc string, v *victim, now time.Time) {
+func (r *rests) askToRest(function queue.Function, alloc string, v *victim, now time.Time) {
 	v.asked = now
-	a.tellWorker(function, alloc, restFor)
+	r.tellWorker(function, alloc, restFor)
 }
 
 // tellWorker asks a worker to rest, or with no time to go on.
-func (a *Autoscaler) tellWorker(function queue.Function, alloc string, length time.Duration) {
-	lease, acts := a.leader.Lease()
+func (r *rests) tellWorker(function queue.Function, alloc string, length time.Duration) {
+	lease, acts := r.leader.Lease()
 	if !acts {
 		return
 	}
 	data, err := queue.Rest{Lease: lease.Index, For: length}.Encode()
 	if err == nil {
-		err = a.nc.Publish(function.ControlSubject(alloc), data)
+		err = r.nc.Publish(function.ControlSubject(alloc), data)
 	}
 	if err != nil {
-		a.log.Debug().Err(err).Msg("ask a worker to rest")
+		r.log.Debug().Err(err).Msg("ask a worker to rest")
 	}
 }
 
 // callIn ends the shrink of a group: its workers go on.
-func (a *Autoscaler) callIn(function queue.Function, s *state, group string) {
+func (r *rests) callIn(function queue.Function, s *state, group string) {
 	if s.shrink == nil || s.shrink.group != group {
 		return
 	}
 	for alloc := range s.shrink.victims {
-		a.tellWorker(function, alloc, 0)
+		r.tellWorker(function, alloc, 0)
 	}
 	s.shrink = nil
 }
 
 // rest takes the list of those that are to go: new ones are asked to rest, and those that may stay to go on.
-func (a *Autoscaler) rest(function queue.Function, s *state, done applied) {
+func (r *rests) rest(function queue.Function, s *state, done applied) {
 	if s.shrink == nil || s.shrink.group != done.group {
 		return
 	}
@@ -142,7 +153,7 @@ func (a *Autoscaler) rest(function queue.Function, s *state, done applied) {
 		v := s.shrink.victims[one.id]
 		if v == nil {
 			v = &victim{}
-			a.askToRest(function, one.id, v, now)
+			r.askToRest(function, one.id, v, now)
 		}
 		v.rank, v.pending = one.rank, one.pending
 		victims[one.id] = v
@@ -155,7 +166,7 @@ func (a *Autoscaler) rest(function queue.Function, s *state, done applied) {
 	}
 	for alloc := range s.shrink.victims {
 		if victims[alloc] == nil && !stopped[alloc] {
-			a.tellWorker(function, alloc, 0)
+			r.tellWorker(function, alloc, 0)
 		}
 	}
 	for alloc := range stopped {
@@ -168,11 +179,11 @@ func (a *Autoscaler) rest(function queue.Function, s *state, done applied) {
 }
 
 // lower lists a group's allocations and takes off its count what does not run and those highest-named that have settled.
-func (a *Autoscaler) lower(ctx context.Context, entry jobs.Entry, group string, count, least int, settled []string, reason string) applied {
+func (t *target) lower(ctx context.Context, entry jobs.Entry, group string, count, least int, settled []string, reason string) applied {
 	done := applied{group: group, from: count, to: count}
 	listing, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	allocs, _, err := a.nomad.Jobs().Allocations(entry.Job, false, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(listing))
+	allocs, _, err := t.nomad.Jobs().Allocations(entry.Job, false, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(listing))
 	if err != nil {
 		done.err = fmt.Errorf("list allocations of %s: %w", entry.Key(), err)
 		return done
@@ -189,7 +200,7 @@ func (a *Autoscaler) lower(ctx context.Context, entry jobs.Entry, group string, 
 		free--
 	}
 	if to := max(least, len(live)-free); to < count {
-		done = a.scale(ctx, entry, group, count, to, reason)
+		done = t.scale(ctx, entry, group, count, to, reason)
 	}
 	done.live = append([]ranked{}, live...) // not nil, also without any
 	return done

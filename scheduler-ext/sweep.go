@@ -26,7 +26,7 @@ const (
 )
 
 // demand acts on a hint at once: the sweep's depth may be old.
-func (a *Autoscaler) demand(ctx context.Context, h hint) {
+func (a *scaler) demand(ctx context.Context, h hint) {
 	if _, acts := a.leader.Lease(); !acts {
 		return
 	}
@@ -36,7 +36,7 @@ func (a *Autoscaler) demand(ctx context.Context, h hint) {
 }
 
 // heard takes a heartbeat. One of a worker that may be about to go is acted on at once.
-func (a *Autoscaler) heard(ctx context.Context, beat queue.Heartbeat) {
+func (a *scaler) heard(ctx context.Context, beat queue.Heartbeat) {
 	now := time.Now()
 	a.fleet.Hear(beat, now)
 	function := beat.Key()
@@ -44,13 +44,13 @@ func (a *Autoscaler) heard(ctx context.Context, beat queue.Heartbeat) {
 	if !ok || s.shrink == nil {
 		return
 	}
-	if v, resting := s.shrink.victims[beat.Alloc]; resting && !v.settled && a.settled(function, beat.Alloc, v, now) {
+	if v, resting := s.shrink.victims[beat.Alloc]; resting && !v.settled && a.rests.settled(function, beat.Alloc, v, now) {
 		a.decide(ctx, function, s, now)
 	}
 }
 
 // learn takes news of Nomad.
-func (a *Autoscaler) learn(ctx context.Context, item news.Item) {
+func (a *scaler) learn(ctx context.Context, item news.Item) {
 	if entry, known := a.functions.Entry(item.Function); !known || entry.Job != item.Job {
 		return
 	}
@@ -70,7 +70,7 @@ func (a *Autoscaler) learn(ctx context.Context, item news.Item) {
 }
 
 // changed takes a new or changed job: one that wants workers without calls is kept in sight.
-func (a *Autoscaler) changed(ctx context.Context, function queue.Function) {
+func (a *scaler) changed(ctx context.Context, function queue.Function) {
 	entry, known := a.functions.Entry(function)
 	if !known {
 		delete(a.awake, function)
@@ -92,7 +92,7 @@ func (a *Autoscaler) changed(ctx context.Context, function queue.Function) {
 }
 
 // sweep reads all queues' depths and decides for every function that has calls or workers. It returns when to sweep again.
-func (a *Autoscaler) sweep(ctx context.Context) time.Duration {
+func (a *scaler) sweep(ctx context.Context) time.Duration {
 	if _, acts := a.leader.Lease(); !acts {
 		return idleSweep
 	}
@@ -132,7 +132,7 @@ func (a *Autoscaler) sweep(ctx context.Context) time.Duration {
 	return next
 }
 
-func (a *Autoscaler) state(function queue.Function) *state {
+func (a *scaler) state(function queue.Function) *state {
 	s, ok := a.states[function]
 	if !ok {
 		s = &state{}
@@ -142,7 +142,7 @@ func (a *Autoscaler) state(function queue.Function) *state {
 }
 
 // forgettable tells that nothing would be lost with the state.
-func (a *Autoscaler) forgettable(function queue.Function, s *state) bool {
+func (a *scaler) forgettable(function queue.Function, s *state) bool {
 	if _, awake := a.awake[function]; awake {
 		return false
 	}

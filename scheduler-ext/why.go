@@ -63,12 +63,12 @@ const whyWait = 3 * time.Second
 // hearWhy answers a question, if this instance acts.
 func (a *Autoscaler) hearWhy(ctx context.Context, msg *nats.Msg) {
 	function, ok := queue.ParseFunction(msg.Subject)
-	if _, acts := a.leader.Lease(); !acts || !ok {
+	if _, acts := a.scaler.leader.Lease(); !acts || !ok {
 		return
 	}
 	q := question{function, make(chan whyAnswer, 1)}
 	select {
-	case a.asked <- q:
+	case a.scaler.asked <- q:
 	case <-ctx.Done():
 		return
 	}
@@ -82,7 +82,7 @@ func (a *Autoscaler) hearWhy(ctx context.Context, msg *nats.Msg) {
 }
 
 // why is asked by the loop of itself.
-func (a *Autoscaler) why(function queue.Function) whyAnswer {
+func (a *scaler) why(function queue.Function) whyAnswer {
 	entry, known := a.functions.Entry(function)
 	if !known {
 		return whyAnswer{Error: fmt.Sprintf("no function %s: `freshet ps` lists those there are", function)}
@@ -178,7 +178,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 // policyReported makes a wrong policy or job known once: in an event and in a metric.
-func (a *Autoscaler) policyReported(function queue.Function, wrong error) {
+func (a *scaler) policyReported(function queue.Function, wrong error) {
 	if _, acts := a.leader.Lease(); !acts {
 		return
 	}
