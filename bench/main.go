@@ -65,6 +65,7 @@ func measure(ctx context.Context, s *system, r *report) (err error) {
 		{"from zero", fromZero},
 		{"thaw against cold", thawAgainstCold},
 		{"memory", memory},
+		{"restores of 1 GiB", restores},
 	} {
 		fmt.Fprintf(os.Stderr, "measuring %s\n", part.name)
 		if err := part.run(ctx, s, f, r); err != nil {
@@ -83,6 +84,10 @@ func aims(out *os.File, r *report) {
 	aim(out, thaw.P50 < 300, "from zero %.0f ms, of which Nomad %.0f ms (aim: under 300)", thaw.P50, r.find("from_zero_nomad").P50)
 	ratio := r.find("thaw_vs_cold")
 	aim(out, ratio.P50 >= 5, "gosearch thaws %.0f times faster than it starts (aim: 5)", ratio.P50)
+	for _, name := range []string{"restore_1g_cached", "restore_1g_disk"} {
+		row := r.find(name)
+		aim(out, row.Ratio <= 2, "%s takes %.2f times reading it once (aim: 2)", name, row.Ratio)
+	}
 	for name, most := range map[string]float64{"rss_gateway": 60, "rss_autoscaler": 60, "rss_supervisor": 30, "rss_sandbox": 65} {
 		row := r.find(name)
 		aim(out, row.P50 <= most, "%s %.0f MB (aim: %.0f)", name, row.P50, most)

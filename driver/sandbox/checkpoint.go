@@ -30,8 +30,9 @@ func (s *Sandbox) Checkpoint(dir string) error {
 
 // Restore thaws the guest from a directory that Checkpoint filled. Its standard streams are this sandbox's.
 //
-// The pages come through the page cache and before the guest runs: direct I/O wins for one cold restore and loses for
-// several or cached ones, and restoring in the background answers no sooner (0.55 s against 0.33 s for 1 GiB).
+// The pages come through the page cache and before the guest runs: whoever checks the snapshot meanwhile reads the same bytes
+// (docs/decisions/0019), several copies share them, and restoring in the background answers no sooner (0.55 s against 0.33 s
+// for 1 GiB).
 func (s *Sandbox) Restore(dir string) error {
 	if err := s.container.Restore(s.conf, dir, false, false, nil); err != nil {
 		return fmt.Errorf("restore sandbox: %w", err)
