@@ -37,5 +37,6 @@ func (s *Sandbox) Restore(dir string) error {
 	if err := s.container.Restore(s.conf, dir, false, false, nil); err != nil {
 		return fmt.Errorf("restore sandbox: %w", err)
 	}
+	s.listen()
 	return nil
 }

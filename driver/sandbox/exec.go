@@ -117,7 +117,7 @@ func (g *Guest) execArgs(cfg ExecConfig) (*control.ExecArgs, error) {
 	user := task.User
 	if cfg.User != "" {
 		var err error
-		if user, err = resolveUser(cfg.User, accountsIn(g.spec.Root.Path)); err != nil {
+		if user, err = resolveUser(cfg.User, accountsIn(g.spec.Annotations[rootfsAnnotation])); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,9 +28,9 @@ type Exit struct {
 type Loss string
 
 const (
-	// LostKilled: somebody killed its process: Kill, the kernel for want of memory, or an operator.
+	// LostKilled means that somebody killed its process: Kill, the kernel for want of memory, or an operator.
 	LostKilled Loss = "killed"
-	// LostFailed: gVisor's kernel failed, or could get no memory or thread from the host.
+	// LostFailed means that gVisor's kernel failed, or could get no memory or thread from the host.
 	LostFailed Loss = "failed"
 )
 
@@ -54,21 +55,48 @@ func newExit(status unix.WaitStatus) Exit {
 	return Exit{Code: status.ExitStatus()}
 }
 
-// Wait waits until the guest or the whole sandbox ends.
+// told is a sandbox's answer to how its guest ended.
+type told struct {
+	status unix.WaitStatus
+	err    error
+}
+
+// listen begins to wait for the guest's end. It must happen as soon as the guest runs: asked later, a sandbox that has ended
+// tells no signal apart from an exit code.
+func (s *Sandbox) listen() {
+	s.watching.Do(func() {
+		go func() { // ends with the sandbox, for which Destroy waits
+			status, err := s.ask()
+			s.watch <- told{status, err}
+		}()
+	})
+}
+
+// listened waits until nobody listens.
+func (s *Sandbox) listened() {
+	s.watching.Do(func() { s.watch <- told{err: errors.New("the guest never ran")} })
+	s.watch <- <-s.watch
+}
+
+// Wait waits until the guest or the whole sandbox ends. It may be called often, after Start or Restore.
 func (s *Sandbox) Wait() (Exit, error) {
-	status, asked := s.ask()
+	s.listen()
+	end := <-s.watch
+	s.watch <- end // for whoever waits too
 	// The process too: when it has ended, all that the guest wrote is in its streams.
 	process, err := s.box.Wait(s.id)
 	switch {
-	case asked == nil:
-		return newExit(status), nil
+	case end.err == nil:
+		return newExit(end.status), nil
 	case err != nil:
 		return Exit{}, fmt.Errorf("wait for sandbox: %w", err)
 	}
 	exit := newExit(process)
-	exit.Lost = LostKilled
-	if exit.Signal == 0 {
-		exit.Lost, exit.Detail = LostFailed, s.lastWords()
+	switch words := s.lastWords(); {
+	case exit.Signal != 0:
+		exit.Lost = LostKilled
+	case words != "":
+		exit.Lost, exit.Detail = LostFailed, words
 	}
 	return exit, nil
 }

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,18 +11,24 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sentry/limits"
 )
 
 const (
-	bundleFile  = "config.json"
-	panicFile   = "panic.log"
-	filesFolder = "files"
-	hostname    = "freshet"
+	bundleFile   = "config.json"
+	panicFile    = "panic.log"
+	filesFolder  = "files"
+	pointsFolder = "points"
+	rootFolder   = "root"
+	hostname     = "freshet"
 )
 
+// rootfsAnnotation says where the guest's accounts are, as what stands in for a root is soon gone.
+const rootfsAnnotation = "dev.freshet.rootfs"
+
 // newSpec is the OCI spec of the sandbox's only container.
-func newSpec(cfg Config) (*specs.Spec, error) {
+func newSpec(cfg Config, root string) (*specs.Spec, error) {
 	process, err := newProcess(cfg)
 	if err != nil {
 		return nil, err
@@ -36,23 +43,24 @@ func newSpec(cfg Config) (*specs.Spec, error) {
 		name = hostname
 	}
 	return &specs.Spec{
-		Version:  specs.Version,
-		Process:  process,
-		Root:     &specs.Root{Path: cfg.Rootfs, Readonly: cfg.Overlay == nil},
-		Hostname: name,
-		Mounts:   newMounts(cfg),
-		Linux:    &specs.Linux{Namespaces: namespaces, RootfsPropagation: "private"},
+		Version:     specs.Version,
+		Process:     process,
+		Root:        &specs.Root{Path: root, Readonly: cfg.Overlay == nil},
+		Hostname:    name,
+		Annotations: map[string]string{rootfsAnnotation: cfg.Rootfs},
+		Mounts:      newMounts(cfg),
+		Linux:       &specs.Linux{Namespaces: namespaces, RootfsPropagation: "private"},
 	}, nil
 }
 
 func newProcess(cfg Config) (*specs.Process, error) {
 	user, err := resolveUser(cfg.User, accountsIn(cfg.Rootfs))
 	if err != nil {
-		return nil, fmt.Errorf("create sandbox: %w", err)
+		return nil, err
 	}
 	rlimits, err := newRlimits(cfg.Ulimits)
 	if err != nil {
-		return nil, fmt.Errorf("create sandbox: %w", err)
+		return nil, err
 	}
 	process := &specs.Process{
 		Args: cfg.Args, Env: cfg.Env, Cwd: cfg.Cwd, User: user,
@@ -133,22 +141,18 @@ func filePath(stateDir string, number int) string {
 	return filepath.Join(stateDir, filesFolder, strconv.Itoa(number))
 }
 
-// writeBundle writes the spec where sentry and gofer read it, and the files that are mounted.
-func writeBundle(cfg Config, spec *specs.Spec) error {
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return fmt.Errorf("encode sandbox spec: %w", err)
+// writeFiles writes the files that are mounted, and removes what an owner left behind that was killed here before.
+func writeFiles(cfg Config) error {
+	if err := removeBundle(cfg.StateDir); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make sandbox directory: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(cfg.StateDir, bundleFile), data, 0o600); err != nil {
-		return fmt.Errorf("write sandbox spec: %w", err)
-	}
 	if len(cfg.Files) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.StateDir, filesFolder), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(cfg.StateDir, filesFolder), 0o755); err != nil {
 		return fmt.Errorf("make sandbox directory: %w", err)
 	}
 	for i, f := range cfg.Files {
@@ -159,9 +163,25 @@ func writeBundle(cfg Config, spec *specs.Spec) error {
 	return nil
 }
 
-// removeBundle removes what writeBundle wrote, and what a sentry said when it died.
+// writeBundle writes the spec where sentry and gofer read it.
+func writeBundle(stateDir string, spec *specs.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode sandbox spec: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(stateDir, bundleFile), data, 0o600); err != nil {
+		return fmt.Errorf("write sandbox spec: %w", err)
+	}
+	return nil
+}
+
+// removeBundle removes what was written for a sandbox, and what a sentry said when it died.
 func removeBundle(stateDir string) error {
-	for _, name := range []string{bundleFile, panicFile, filesFolder} {
+	err := unix.Unmount(filepath.Join(stateDir, rootFolder), unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // EINVAL: it is not mounted
+		return fmt.Errorf("unmount the root's stand-in: %w", err)
+	}
+	for _, name := range []string{bundleFile, panicFile, filesFolder, pointsFolder, rootFolder} {
 		if err := os.RemoveAll(filepath.Join(stateDir, name)); err != nil {
 			return fmt.Errorf("remove sandbox files: %w", err)
 		}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"sync"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/config"
@@ -32,6 +31,9 @@ type Sandbox struct {
 	conf      *config.Config
 	container *container.Container
 	stateDir  string
+
+	watching sync.Once
+	watch    chan told // holds what the sandbox told of its guest's end
 
 	killing sync.Mutex
 	pidfd   int // of the sentry; -1 after Destroy
@@ -57,43 +59,51 @@ func Create(cfg Config, log zerolog.Logger) (*Sandbox, error) {
 	if err := os.MkdirAll(cfg.SharedDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make shared directory: %w", err)
 	}
-	spec, err := newSpec(cfg)
+	made, err := create(cfg, conf)
 	if err != nil {
-		return nil, err
-	}
-	if err := writeBundle(cfg, spec); err != nil {
-		return nil, err
-	}
-	made, err := create(cfg, conf, spec)
-	if err != nil {
-		return nil, errors.Join(err, removeBundle(cfg.StateDir))
+		return nil, errors.Join(fmt.Errorf("create sandbox: %w", err), removeBundle(cfg.StateDir))
 	}
 	return made, nil
 }
 
-// create makes the sandbox of a bundle.
-func create(cfg Config, conf *config.Config, spec *specs.Spec) (*Sandbox, error) {
+// create makes the bundle and its sandbox.
+func create(cfg Config, conf *config.Config) (made *Sandbox, failed error) {
+	if err := writeFiles(cfg); err != nil {
+		return nil, err
+	}
+	root, remove, err := completeRoot(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { failed = errors.Join(failed, remove()) }()
+	spec, err := newSpec(cfg, root)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeBundle(cfg.StateDir, spec); err != nil {
+		return nil, err
+	}
 	streams, err := openStreams(cfg.Terminal)
 	if err != nil {
 		return nil, err
 	}
 	defer streams.closeGuest()
-	made, err := streams.during(func() (*container.Container, error) {
+	container, err := streams.during(func() (*container.Container, error) {
 		return container.New(conf, container.Args{ID: cfg.ID, Spec: spec, BundleDir: cfg.StateDir, Attached: true})
 	})
 	if err != nil {
 		streams.closeHost()
-		return nil, fmt.Errorf("create sandbox: %w", err)
+		return nil, err
 	}
-	pidfd, err := unix.PidfdOpen(made.SandboxPid(), 0)
+	pidfd, err := unix.PidfdOpen(container.SandboxPid(), 0)
 	if err != nil {
 		streams.closeHost()
-		return nil, errors.Join(fmt.Errorf("watch sandbox: %w", err), made.Destroy())
+		return nil, errors.Join(fmt.Errorf("watch sandbox: %w", err), container.Destroy())
 	}
 	return &Sandbox{
-		Guest: &Guest{id: cfg.ID, box: made.Sandbox, spec: spec},
+		Guest: &Guest{id: cfg.ID, box: container.Sandbox, spec: spec},
 		Stdin: streams.stdin.host, Stdout: streams.stdout.host, Stderr: streams.stderr.host,
-		conf: conf, container: made, stateDir: cfg.StateDir, pidfd: pidfd,
+		conf: conf, container: container, stateDir: cfg.StateDir, pidfd: pidfd, watch: make(chan told, 1),
 	}, nil
 }
 
@@ -102,6 +112,7 @@ func (s *Sandbox) Start() error {
 	if err := s.container.Start(s.conf); err != nil {
 		return fmt.Errorf("start sandbox: %w", startError(err))
 	}
+	s.listen()
 	return nil
 }
 
@@ -145,6 +156,7 @@ func (s *Sandbox) forget() {
 func (s *Sandbox) Destroy() error {
 	s.destroy.Do(func() {
 		defer s.forget()
+		defer s.listened()
 		if err := s.container.Destroy(); err != nil {
 			s.failed = fmt.Errorf("destroy sandbox: %w", err)
 		}

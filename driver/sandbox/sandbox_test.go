@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,12 +18,23 @@ import (
 	"github.com/freshet-dev/freshet/driver/sandbox"
 )
 
-// ownerEnv makes the test binary own a sandbox and wait to be killed.
-const ownerEnv = "FRESHET_TEST_OWNER"
+const (
+	// ownerEnv makes the test binary own a sandbox and wait to be killed.
+	ownerEnv = "FRESHET_TEST_OWNER"
+	// attachEnv makes it use the sandbox of another process.
+	attachEnv = "FRESHET_TEST_ATTACH"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(ownerEnv); dir != "" {
 		own(dir)
+	}
+	if dir := os.Getenv(attachEnv); dir != "" {
+		if err := useOther(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -40,6 +52,32 @@ func own(dir string) {
 	}
 	fmt.Println(s.PIDs()[0], s.PIDs()[1])
 	select {}
+}
+
+// useOther uses and then kills a sandbox that another process owns.
+func useOther(stateDir string) error {
+	guest, err := sandbox.Attach(stateDir, "box", zerolog.New(os.Stderr))
+	if err != nil {
+		return err
+	}
+	args := []string{"/bin/sh", "-c", "echo from outside $(id -u)"}
+	if _, err := guest.Exec(context.Background(), sandbox.ExecConfig{Args: args, User: "worker", Stdout: os.Stdout}); err != nil {
+		return err
+	}
+	stats, err := guest.Stats()
+	if err != nil {
+		return err
+	}
+	fmt.Println("processes", stats.Processes)
+	return guest.Signal(syscall.SIGKILL)
+}
+
+// attachedSelf runs useOther in a process of its own.
+func attachedSelf(stateDir string) ([]byte, error) {
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), attachEnv+"="+stateDir)
+	other.Stderr = os.Stderr
+	return other.Output()
 }
 
 func findRunsc(t testing.TB) string {
@@ -63,12 +101,22 @@ func buildRootfs(t testing.TB, dir string) string {
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(rootfs, "guest"), "./testdata/guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build guest: %v\n%s", err, out)
+	if err := os.Rename(buildTool(t, "guest"), filepath.Join(rootfs, "guest")); err != nil {
+		t.Fatal(err)
 	}
 	return rootfs
+}
+
+// buildTool builds a static program of testdata.
+func buildTool(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-o", path, "./testdata/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", name, err, out)
+	}
+	return path
 }
 
 // sharedDir is the directory for what sandboxes share, unmounted at the test's end.

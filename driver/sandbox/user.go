@@ -50,10 +50,7 @@ func accountsIn(rootfs string) readAccounts {
 			return nil, fmt.Errorf("open root: %w", err)
 		}
 		defer closeAll(root)
-		fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
-			Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-		})
+		fd, err := unix.Openat2(int(root.Fd()), path, inRoot(unix.O_RDONLY|unix.O_NONBLOCK))
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			return nil, nil
 		}
