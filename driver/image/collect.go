@@ -26,7 +26,7 @@ type kept struct {
 // unpacked since the last time do not outlive the node's crash. Call it now and then, such as each minute: starts wait only
 // while it decides.
 func (s *Store) Collect(ctx context.Context) error {
-	if err := errors.Join(s.condemn(ctx), s.secure()); err != nil {
+	if err := errors.Join(s.condemn(ctx), s.layers.secure()); err != nil {
 		return fmt.Errorf("collect images: %w", err)
 	}
 	entries, err := os.ReadDir(s.trash)
@@ -46,7 +46,7 @@ func (s *Store) Collect(ctx context.Context) error {
 
 // condemn decides what goes, and moves it out of the way.
 func (s *Store) condemn(ctx context.Context) error {
-	lock, err := s.lock(ctx, storeLock, unix.LOCK_EX)
+	lock, err := s.locks.lock(ctx, storeLock, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -55,12 +55,12 @@ func (s *Store) condemn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sizes, err := s.sizes()
+	sizes, err := s.layers.sizes()
 	if err != nil {
 		return err
 	}
 	stay, gone := divide(all, sizes, s.config.MaxBytes, time.Now().Add(-s.config.MaxAge))
-	busy, err := s.unmountUnused(stay)
+	busy, err := s.roots.unmountUnused(stay)
 	if err != nil {
 		return err
 	}
@@ -69,12 +69,12 @@ func (s *Store) condemn(ctx context.Context) error {
 			stay = append(stay, img)
 			continue
 		}
-		if err := os.Remove(s.recordPath(img.rec.Digest)); err != nil {
+		if err := os.Remove(s.known.recordPath(img.rec.Digest)); err != nil {
 			return fmt.Errorf("remove image: %w", err)
 		}
 		s.log.Info().Str("digest", img.rec.Digest).Time("used", img.used).Msg("removed image")
 	}
-	return errors.Join(s.dropRefs(), s.dropLayers(stay, sizes), s.dropParts())
+	return errors.Join(s.dropRefs(), s.layers.dropUnused(stay, sizes), s.layers.dropParts())
 }
 
 // divide decides which images stay. bytes are those of each layer; images used before the time go in any case.
@@ -119,13 +119,13 @@ func (s *Store) list() ([]kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(s.images)
+	entries, err := os.ReadDir(s.known.images)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
 	var all []kept
 	for _, entry := range entries {
-		path := filepath.Join(s.images, entry.Name())
+		path := filepath.Join(s.known.images, entry.Name())
 		var img kept
 		if strings.HasPrefix(entry.Name(), partPrefix) || !readJSON(path, &img.rec) {
 			removeOld(path, entry)
@@ -149,8 +149,8 @@ func removeOld(path string, entry os.DirEntry) {
 }
 
 // sizes are the bytes of each layer.
-func (s *Store) sizes() (map[string]int64, error) {
-	entries, err := os.ReadDir(s.layers)
+func (s *layerStore) sizes() (map[string]int64, error) {
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list layers: %w", err)
 	}
@@ -160,21 +160,21 @@ func (s *Store) sizes() (map[string]int64, error) {
 			continue
 		}
 		var meta unpacked
-		_ = readJSON(filepath.Join(s.layers, entry.Name(), layerFile), &meta) // one without is an orphan soon
+		_ = readJSON(filepath.Join(s.dir, entry.Name(), layerFile), &meta) // one without is an orphan soon
 		bytes[entry.Name()] = meta.Bytes
 	}
 	return bytes, nil
 }
 
 // unmountUnused unmounts the roots of all images but those held. busy are those that the kernel says are in use all the same.
-func (s *Store) unmountUnused(stay []kept) (busy map[string]bool, err error) {
+func (s *roots) unmountUnused(stay []kept) (busy map[string]bool, err error) {
 	used := make(map[string]bool)
 	for _, img := range stay {
 		if img.held {
 			used[img.rec.content()] = true
 		}
 	}
-	entries, err := os.ReadDir(s.mounts)
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
@@ -196,8 +196,8 @@ func (s *Store) unmountUnused(stay []kept) (busy map[string]bool, err error) {
 	return busy, nil
 }
 
-func (s *Store) unmount(content string) error {
-	lock, err := s.tryLock(mountLock(content), unix.LOCK_EX)
+func (s *roots) unmount(content string) error {
+	lock, err := s.locks.tryLock(mountLock(content), unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -205,41 +205,41 @@ func (s *Store) unmount(content string) error {
 		_ = lock.Close() // a lock file holds no data
 		return err
 	}
-	s.dropLock(mountLock(content), lock)
+	s.locks.drop(mountLock(content), lock)
 	return nil
 }
 
 // dropRefs forgets what references meant whose image is gone.
 func (s *Store) dropRefs() error {
-	entries, err := os.ReadDir(s.refs)
+	entries, err := os.ReadDir(s.known.refs)
 	if err != nil {
 		return fmt.Errorf("list references: %w", err)
 	}
 	for _, entry := range entries {
 		var known resolution
-		path := filepath.Join(s.refs, entry.Name())
+		path := filepath.Join(s.known.refs, entry.Name())
 		if strings.HasPrefix(entry.Name(), partPrefix) {
 			removeOld(path, entry)
 			continue
 		}
 		if readJSON(path, &known) {
-			if _, err := os.Lstat(s.recordPath(known.Digest)); err == nil {
+			if _, err := os.Lstat(s.known.recordPath(known.Digest)); err == nil {
 				continue
 			}
 		}
 		name := refLock(strings.TrimSuffix(entry.Name(), ".json"))
-		lock, err := s.tryLock(name, unix.LOCK_EX)
+		lock, err := s.locks.tryLock(name, unix.LOCK_EX)
 		if err != nil {
 			continue // someone asks for it right now
 		}
 		_ = os.Remove(path) // the next collection sees it again
-		s.dropLock(name, lock)
+		s.locks.drop(name, lock)
 	}
 	return nil
 }
 
-// dropLayers moves the layers that no image has any more to the trash.
-func (s *Store) dropLayers(stay []kept, sizes map[string]int64) error {
+// dropUnused moves the layers that no image has any more to the trash.
+func (s *layerStore) dropUnused(stay []kept, sizes map[string]int64) error {
 	used := make(map[string]bool)
 	for _, img := range stay {
 		for _, l := range img.layers() {
@@ -250,7 +250,7 @@ func (s *Store) dropLayers(stay []kept, sizes map[string]int64) error {
 		if used[id] {
 			continue
 		}
-		if err := s.dropLayer(id, id); err != nil {
+		if err := s.drop(id, id); err != nil {
 			return err
 		}
 	}
@@ -258,22 +258,22 @@ func (s *Store) dropLayers(stay []kept, sizes map[string]int64) error {
 }
 
 // dropParts does the same with what those left who died while they made a layer.
-func (s *Store) dropParts() error {
-	parts, err := filepath.Glob(filepath.Join(s.layers, partPrefix+"*"))
+func (s *layerStore) dropParts() error {
+	parts, err := filepath.Glob(filepath.Join(s.dir, partPrefix+"*"))
 	if err != nil {
 		return fmt.Errorf("list layers: %w", err)
 	}
 	for _, part := range parts {
-		if err := s.dropLayer(strings.TrimPrefix(filepath.Base(part), partPrefix), filepath.Base(part)); err != nil {
+		if err := s.drop(strings.TrimPrefix(filepath.Base(part), partPrefix), filepath.Base(part)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// dropLayer moves a directory of the layer to the trash unless someone makes the layer.
-func (s *Store) dropLayer(id, name string) error {
-	lock, err := s.tryLock(layerLock(id), unix.LOCK_EX)
+// drop moves a directory of the layer to the trash unless someone makes the layer.
+func (s *layerStore) drop(id, name string) error {
+	lock, err := s.locks.tryLock(layerLock(id), unix.LOCK_EX)
 	if errors.Is(err, errBusy) {
 		return nil
 	}
@@ -282,12 +282,12 @@ func (s *Store) dropLayer(id, name string) error {
 	}
 	to, err := os.MkdirTemp(s.trash, id[:min(12, len(id))]+"-")
 	if err == nil {
-		err = os.Rename(filepath.Join(s.layers, name), filepath.Join(to, "layer"))
+		err = os.Rename(filepath.Join(s.dir, name), filepath.Join(to, "layer"))
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		_ = lock.Close() // a lock file holds no data
 		return fmt.Errorf("remove layer: %w", err)
 	}
-	s.dropLock(layerLock(id), lock)
+	s.locks.drop(layerLock(id), lock)
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,14 +22,14 @@ type holding struct {
 
 // hold keeps the image from collection for the task, until Release. It is a file: the holds of a task outlive the process.
 func (s *Store) hold(ctx context.Context, task string, rec record) (holding, error) {
-	lock, err := s.lock(ctx, storeLock, unix.LOCK_SH)
+	lock, err := s.locks.lock(ctx, storeLock, unix.LOCK_SH)
 	if err != nil {
 		return holding{}, err
 	}
 	defer func() { _ = lock.Close() }() // a lock file holds no data
-	err = s.touch(rec.Digest)
+	err = s.known.touch(rec.Digest)
 	if errors.Is(err, os.ErrNotExist) { // collected since we read it
-		err = writeJSON(s.recordPath(rec.Digest), rec)
+		err = writeJSON(s.known.recordPath(rec.Digest), rec)
 	}
 	if err != nil {
 		return holding{}, err
@@ -62,15 +61,6 @@ func (h holding) undo() {
 // taskName is a task's name among the holds: ids of tasks hold slashes.
 func taskName(task string) string { return hexDigest([]byte(task))[:32] }
 
-// touch marks the image used now.
-func (s *Store) touch(digest string) error {
-	now := time.Now()
-	if err := os.Chtimes(s.recordPath(digest), now, now); err != nil {
-		return fmt.Errorf("mark image used: %w", err)
-	}
-	return nil
-}
-
 // Release lets go of all that the task held. A task that holds nothing is no error.
 func (s *Store) Release(task string) error {
 	return s.release(func(name string) bool { return name == taskName(task) })
@@ -97,7 +87,7 @@ func (s *Store) release(ended func(task string) bool) error {
 		if !ended(task) {
 			continue
 		}
-		if err := s.touch(digest); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := s.known.touch(digest); err != nil && !errors.Is(err, os.ErrNotExist) {
 			failed = append(failed, err)
 		}
 		if err := os.Remove(filepath.Join(s.holds, entry.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -39,22 +39,32 @@ type unpacked struct {
 	Boot string `json:"boot"`
 }
 
-func (s *Store) layerDir(diffID string) string { return filepath.Join(s.layers, diffID) }
+// layerStore is the directory of unpacked layers.
+type layerStore struct {
+	dir, trash string
+	locks      locks
+	// boot names this run of the kernel.
+	boot string
+	// most is how many bytes a layer may take.
+	most int64
+}
 
-// hasLayer tells whether the layer is there and whole. Until it is known to be on the disk it counts only as long as the
+func (s *layerStore) path(diffID string) string { return filepath.Join(s.dir, diffID) }
+
+// has tells whether the layer is there and whole. Until it is known to be on the disk it counts only as long as the
 // kernel runs that has it in memory: a power cut may have emptied its files.
-func (s *Store) hasLayer(diffID string) bool {
-	if _, err := os.Lstat(filepath.Join(s.layerDir(diffID), layerSafe)); err == nil {
+func (s *layerStore) has(diffID string) bool {
+	if _, err := os.Lstat(filepath.Join(s.path(diffID), layerSafe)); err == nil {
 		return true
 	}
 	var meta unpacked
-	return readJSON(filepath.Join(s.layerDir(diffID), layerFile), &meta) && meta.Boot == s.boot
+	return readJSON(filepath.Join(s.path(diffID), layerFile), &meta) && meta.Boot == s.boot
 }
 
-// makeLayer unpacks the layer beside its place and moves it there when it is whole and verified. The caller holds the layer's
+// make unpacks the layer beside its place and moves it there when it is whole and verified. The caller holds the layer's
 // lock and found none.
-func (s *Store) makeLayer(ctx context.Context, l layer, in io.Reader) (err error) {
-	dir := filepath.Join(s.layers, partPrefix+l.DiffID)
+func (s *layerStore) make(ctx context.Context, l layer, in io.Reader) (err error) {
+	dir := filepath.Join(s.dir, partPrefix+l.DiffID)
 	if err := os.RemoveAll(dir); err != nil { // of one that was killed at it
 		return fmt.Errorf("clear layer: %w", err)
 	}
@@ -75,32 +85,32 @@ func (s *Store) makeLayer(ctx context.Context, l layer, in io.Reader) (err error
 	if err := writeJSON(filepath.Join(dir, layerFile), meta); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(s.layerDir(l.DiffID)); err != nil { // of before a power cut
+	if err := os.RemoveAll(s.path(l.DiffID)); err != nil { // of before a power cut
 		return fmt.Errorf("clear layer: %w", err)
 	}
-	if err := os.Rename(dir, s.layerDir(l.DiffID)); err != nil {
+	if err := os.Rename(dir, s.path(l.DiffID)); err != nil {
 		return fmt.Errorf("make layer: %w", err)
 	}
 	return nil
 }
 
 // secure brings new layers to the disk, all in one go, and marks them: no start waits for that.
-func (s *Store) secure() error {
-	entries, err := os.ReadDir(s.layers)
+func (s *layerStore) secure() error {
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return fmt.Errorf("list layers: %w", err)
 	}
 	var fresh []string
 	for _, entry := range entries {
-		mark := filepath.Join(s.layers, entry.Name(), layerSafe)
-		if _, err := os.Lstat(mark); err != nil && s.hasLayer(entry.Name()) {
+		mark := filepath.Join(s.dir, entry.Name(), layerSafe)
+		if _, err := os.Lstat(mark); err != nil && s.has(entry.Name()) {
 			fresh = append(fresh, mark)
 		}
 	}
 	if len(fresh) == 0 {
 		return nil
 	}
-	dir, err := os.Open(s.layers)
+	dir, err := os.Open(s.dir)
 	if err != nil {
 		return fmt.Errorf("flush layers: %w", err)
 	}
@@ -117,7 +127,7 @@ func (s *Store) secure() error {
 }
 
 // fill unpacks the stream into root, and fails unless both the bytes that came and what they unpack to are those named.
-func (s *Store) fill(ctx context.Context, root string, l layer, in io.Reader) (unpacked, error) {
+func (s *layerStore) fill(ctx context.Context, root string, l layer, in io.Reader) (unpacked, error) {
 	came := &summed{in: in, sum: sha256.New()}
 	meta, err := s.unpackSummed(ctx, root, l, came)
 	if errors.Is(err, errRefused) || errors.Is(err, unix.ENOSPC) || ctx.Err() != nil {
@@ -133,14 +143,14 @@ func (s *Store) fill(ctx context.Context, root string, l layer, in io.Reader) (u
 	return meta, err
 }
 
-func (s *Store) unpackSummed(ctx context.Context, root string, l layer, came io.Reader) (unpacked, error) {
+func (s *layerStore) unpackSummed(ctx context.Context, root string, l layer, came io.Reader) (unpacked, error) {
 	plain, err := decompress(came)
 	if err != nil {
 		return unpacked{}, err
 	}
 	defer func() { _ = plain.Close() }() // read only
-	stream := &summed{in: plain, sum: sha256.New(), ctx: ctx, most: s.config.MaxBytes}
-	meta, err := unpack(root, stream, s.config.MaxBytes)
+	stream := &summed{in: plain, sum: sha256.New(), ctx: ctx, most: s.most}
+	meta, err := unpack(root, stream, s.most)
 	if err != nil {
 		return meta, fmt.Errorf("unpack layer sha256:%s: %w", l.DiffID, err)
 	}

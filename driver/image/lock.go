@@ -20,11 +20,14 @@ const (
 	maxLockPause = 50 * time.Millisecond
 )
 
+// locks is the directory of the store's locks.
+type locks string
+
 // lock takes the named lock of the store, shared (LOCK_SH) or alone (LOCK_EX), and waits for it as long as the context
 // lasts. It holds against other processes as well; the kernel lets go of the locks of those who die. Close the file to let go.
-func (s *Store) lock(ctx context.Context, name string, how int) (*os.File, error) {
+func (k locks) lock(ctx context.Context, name string, how int) (*os.File, error) {
 	for pause := lockPause; ; pause = min(2*pause, maxLockPause) {
-		file, err := s.tryLock(name, how)
+		file, err := k.tryLock(name, how)
 		if !errors.Is(err, errBusy) {
 			return file, err
 		}
@@ -37,8 +40,8 @@ func (s *Store) lock(ctx context.Context, name string, how int) (*os.File, error
 }
 
 // tryLock is lock without waiting: errBusy when it would have to.
-func (s *Store) tryLock(name string, how int) (*os.File, error) {
-	path := filepath.Join(s.locks, name)
+func (k locks) tryLock(name string, how int) (*os.File, error) {
+	path := filepath.Join(string(k), name)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock %s: %w", name, err)
@@ -67,8 +70,8 @@ func isAt(file *os.File, path string) bool {
 	return err == nil && os.SameFile(opened, there)
 }
 
-// dropLock removes a lock that the caller holds alone, with the thing that it guarded.
-func (s *Store) dropLock(name string, held *os.File) {
-	_ = os.Remove(filepath.Join(s.locks, name)) // an empty file that stays harms nobody
-	_ = held.Close()                            // a lock file holds no data
+// drop removes a lock that the caller holds alone, with the thing that it guarded.
+func (k locks) drop(name string, held *os.File) {
+	_ = os.Remove(filepath.Join(string(k), name)) // an empty file that stays harms nobody
+	_ = held.Close()                              // a lock file holds no data
 }

@@ -27,14 +27,20 @@ const (
 	mendSuffix = ".mend" // see stack
 )
 
+// roots is the directory of the mounts, named by what is in them.
+type roots struct {
+	dir   string
+	locks locks
+}
+
 // mount mounts the image's root unless it is mounted, and returns where. Mounts outlive the process, and are made again after
 // a reboot.
-func (s *Store) mount(ctx context.Context, rec record) (string, error) {
-	target := filepath.Join(s.mounts, rec.content())
+func (s *roots) mount(ctx context.Context, rec record, layers *layerStore) (string, error) {
+	target := filepath.Join(s.dir, rec.content())
 	if isMounted(target) {
 		return target, nil
 	}
-	lock, err := s.lock(ctx, mountLock(rec.content()), unix.LOCK_EX)
+	lock, err := s.locks.lock(ctx, mountLock(rec.content()), unix.LOCK_EX)
 	if err != nil {
 		return "", err
 	}
@@ -45,11 +51,11 @@ func (s *Store) mount(ctx context.Context, rec record) (string, error) {
 	if err := s.unmountLocked(rec.content()); err != nil { // what a crash left
 		return "", err
 	}
-	layers, err := s.stack(rec)
+	stack, err := layers.stack(rec)
 	if err != nil {
 		return "", err
 	}
-	if err := layers.mountAt(target); err != nil {
+	if err := stack.mountAt(target); err != nil {
 		return "", errors.Join(err, s.unmountLocked(rec.content()))
 	}
 	return target, nil
@@ -108,8 +114,8 @@ func overlay(target string, lowers []string) error {
 }
 
 // unmountLocked undoes mountAt, also in part. It fails with EBUSY when someone is in there.
-func (s *Store) unmountLocked(content string) error {
-	target := filepath.Join(s.mounts, content)
+func (s *roots) unmountLocked(content string) error {
+	target := filepath.Join(s.dir, content)
 	for _, dir := range []string{target, target + baseSuffix} {
 		if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmount %s: %w", dir, err)

@@ -27,7 +27,7 @@ type laid struct {
 	implied []string
 }
 
-func (s *Store) stack(rec record) (stack, error) {
+func (s *layerStore) stack(rec record) (stack, error) {
 	layers := make(stack, 0, len(rec.Layers))
 	seen := make(map[string]bool)
 	for _, l := range slices.Backward(rec.Layers) {
@@ -36,10 +36,10 @@ func (s *Store) stack(rec record) (stack, error) {
 		}
 		seen[l.DiffID] = true
 		var meta unpacked
-		if !readJSON(filepath.Join(s.layerDir(l.DiffID), layerFile), &meta) {
+		if !readJSON(filepath.Join(s.path(l.DiffID), layerFile), &meta) {
 			return nil, fmt.Errorf("read layer sha256:%s: its %s is torn", l.DiffID, layerFile)
 		}
-		layers = append(layers, laid{filepath.Join(s.layerDir(l.DiffID), layerRoot), meta.Implied})
+		layers = append(layers, laid{filepath.Join(s.path(l.DiffID), layerRoot), meta.Implied})
 	}
 	return layers, nil
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,47 +33,56 @@ type Progress struct {
 	Bytes, BytesDone int64
 }
 
+// pull is one pull of an image's missing layers.
+type pull struct {
+	layers  *layerStore
+	work    *semaphore.Weighted
+	sources []source
+	report  *report
+	log     zerolog.Logger
+}
+
 // pull makes the image's missing layers, several at once. Those that are whole stay when others fail.
 func (s *Store) pull(ctx context.Context, rec record, sources []source, tell func(Progress)) error {
 	missing := make(map[string]layer) // an image may list a layer twice
 	for _, l := range rec.Layers {
-		if !s.hasLayer(l.DiffID) {
+		if !s.layers.has(l.DiffID) {
 			missing[l.DiffID] = l
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	report := newReport(missing, tell)
+	p := &pull{layers: &s.layers, work: s.work, sources: sources, report: newReport(missing, tell), log: s.log}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel())
 	for _, l := range missing {
-		group.Go(func() error { return s.pullLayer(ctx, l, sources, report) })
+		group.Go(func() error { return p.layer(ctx, l) })
 	}
 	return group.Wait()
 }
 
-// pullLayer makes one layer, or waits for whoever makes it.
-func (s *Store) pullLayer(ctx context.Context, l layer, sources []source, report *report) error {
-	lock, err := s.lock(ctx, layerLock(l.DiffID), unix.LOCK_EX)
+// layer makes one layer, or waits for whoever makes it.
+func (p *pull) layer(ctx context.Context, l layer) error {
+	lock, err := p.layers.locks.lock(ctx, layerLock(l.DiffID), unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // a lock file holds no data
-	if s.hasLayer(l.DiffID) {
-		report.done(l, 0)
+	if p.layers.has(l.DiffID) {
+		p.report.done(l, 0)
 		return nil
 	}
-	if err := s.work.Acquire(ctx, 1); err != nil {
+	if err := p.work.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("wait to pull layer: %w", err)
 	}
-	defer s.work.Release(1)
+	defer p.work.Release(1)
 	for try := 1; ; try++ {
-		err := s.fetchLayer(ctx, l, sources, report)
+		err := p.fetch(ctx, l)
 		if err == nil || try == pullTries || !mayPass(err) || ctx.Err() != nil {
 			return err
 		}
-		s.log.Debug().Err(err).Str("layer", l.DiffID).Msg("pull of layer broke: trying again")
+		p.log.Debug().Err(err).Str("layer", l.DiffID).Msg("pull of layer broke: trying again")
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("pull layer: %w", context.Cause(ctx))
@@ -82,11 +93,11 @@ func (s *Store) pullLayer(ctx context.Context, l layer, sources []source, report
 
 func layerLock(diffID string) string { return "layer-" + diffID }
 
-// fetchLayer tries one source after the other.
-func (s *Store) fetchLayer(ctx context.Context, l layer, sources []source, report *report) error {
+// fetch tries one source after the other.
+func (p *pull) fetch(ctx context.Context, l layer) error {
 	var failed []error
-	for _, src := range sources {
-		err := s.fetchFrom(ctx, src, l, report)
+	for _, src := range p.sources {
+		err := p.fetchFrom(ctx, src, l)
 		if err == nil || errors.Is(err, unix.ENOSPC) || ctx.Err() != nil {
 			return err
 		}
@@ -95,18 +106,18 @@ func (s *Store) fetchLayer(ctx context.Context, l layer, sources []source, repor
 	return errors.Join(failed...)
 }
 
-func (s *Store) fetchFrom(ctx context.Context, src source, l layer, report *report) error {
+func (p *pull) fetchFrom(ctx context.Context, src source, l layer) error {
 	in, err := src.open(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }() // read only
-	counted := &counter{in: in, report: report}
-	if err := s.makeLayer(ctx, l, counted); err != nil {
-		report.bytes(-counted.read)
+	counted := &counter{in: in, report: p.report}
+	if err := p.layers.make(ctx, l, counted); err != nil {
+		p.report.bytes(-counted.read)
 		return err
 	}
-	report.done(l, counted.read)
+	p.report.done(l, counted.read)
 	return nil
 }
 

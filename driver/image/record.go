@@ -95,14 +95,21 @@ type resolution struct {
 	At     time.Time `json:"at"`
 }
 
-func (s *Store) recordPath(digest string) string { return filepath.Join(s.images, digest+".json") }
+// catalogue is what the store knows of images: a record each, and what references meant.
+type catalogue struct {
+	images, refs string
+	// ttl is how long a tag means what it meant.
+	ttl time.Duration
+}
 
-func (s *Store) resolutionPath(ref reference) string {
+func (s *catalogue) recordPath(digest string) string { return filepath.Join(s.images, digest+".json") }
+
+func (s *catalogue) resolutionPath(ref reference) string {
 	return filepath.Join(s.refs, hexDigest([]byte(ref.String()))+".json")
 }
 
 // resolved finds what the reference meant when it was last asked for. fresh tells whether that still holds without asking.
-func (s *Store) resolved(ref reference) (rec record, fresh, found bool) {
+func (s *catalogue) resolved(ref reference) (rec record, fresh, found bool) {
 	if digest, ok := ref.registry.(name.Digest); ok && readJSON(s.recordPath(strings.TrimPrefix(digest.DigestStr(), "sha256:")), &rec) {
 		return rec, true, true // wherever it came from, it is what is named
 	}
@@ -114,15 +121,24 @@ func (s *Store) resolved(ref reference) (rec record, fresh, found bool) {
 		state, err := stateOf(ref)
 		return rec, err == nil && state == known.State, true
 	}
-	return rec, ref.fixed() || time.Since(known.At) < s.config.TagTTL, true
+	return rec, ref.fixed() || time.Since(known.At) < s.ttl, true
 }
 
 // remember writes down what the reference means.
-func (s *Store) remember(ref reference, state string, rec record) error {
+func (s *catalogue) remember(ref reference, state string, rec record) error {
 	if err := writeJSON(s.recordPath(rec.Digest), rec); err != nil {
 		return err
 	}
 	return writeJSON(s.resolutionPath(ref), resolution{Reference: ref.String(), State: state, Digest: rec.Digest, At: time.Now()})
+}
+
+// touch marks the image used now.
+func (s *catalogue) touch(digest string) error {
+	now := time.Now()
+	if err := os.Chtimes(s.recordPath(digest), now, now); err != nil {
+		return fmt.Errorf("mark image used: %w", err)
+	}
+	return nil
 }
 
 // stateOf is the state of a file of the node: it changes when the file's content does.

@@ -76,10 +76,9 @@ func (r reference) fixed() bool {
 	return ok
 }
 
-// registryName is the name of a registry as references have it: Docker Hub has several.
+// registryName is the name of a registry as references have it: Docker Hub has two.
 func registryName(host string) string {
-	switch host {
-	case "docker.io", "registry-1.docker.io":
+	if host == "docker.io" {
 		return name.DefaultRegistry
 	}
 	return host

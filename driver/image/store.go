@@ -60,12 +60,13 @@ type Store struct {
 	transport *http.Transport
 	// work bounds the layers that are fetched and unpacked at once, over all images.
 	work *semaphore.Weighted
-	// boot names this run of the kernel.
-	boot string
 
-	// layers holds an unpacked layer each, images a record each, refs what references meant, mounts the roots, holds a file
-	// for each task's image, locks what guards them, trash what is on its way out.
-	layers, images, refs, mounts, holds, locks, trash string
+	locks  locks
+	layers layerStore
+	known  catalogue
+	roots  roots
+	// holds is the directory of the tasks' holds, trash that of what is on its way out.
+	holds, trash string
 }
 
 // OpenStore opens the store and makes its directories. Close it.
@@ -81,16 +82,16 @@ func OpenStore(config Config, log zerolog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s := &Store{
-		config: config, log: log, transport: transport, work: semaphore.NewWeighted(int64(parallel())),
-		boot: strings.TrimSpace(string(boot)),
+	s := &Store{config: config, log: log, transport: transport, work: semaphore.NewWeighted(int64(parallel()))}
+	s.locks, s.holds, s.trash = locks(filepath.Join(config.Dir, "locks")), filepath.Join(config.Dir, "holds"), filepath.Join(config.Dir, "trash")
+	s.layers = layerStore{
+		dir: filepath.Join(config.Dir, "layers"), trash: s.trash, locks: s.locks, boot: strings.TrimSpace(string(boot)), most: config.MaxBytes,
 	}
-	for name, path := range map[string]*string{
-		"layers": &s.layers, "images": &s.images, "refs": &s.refs, "mounts": &s.mounts, "holds": &s.holds, "locks": &s.locks, "trash": &s.trash,
-	} {
-		*path = filepath.Join(config.Dir, name)
+	s.known = catalogue{images: filepath.Join(config.Dir, "images"), refs: filepath.Join(config.Dir, "refs"), ttl: config.TagTTL}
+	s.roots = roots{dir: filepath.Join(config.Dir, "mounts"), locks: s.locks}
+	for _, dir := range []string{string(s.locks), s.holds, s.trash, s.layers.dir, s.known.images, s.known.refs, s.roots.dir} {
 		// Layers hold set-user-ID programs: none of the node's users may reach them.
-		if err := os.MkdirAll(*path, 0o700); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
@@ -224,7 +225,7 @@ func (s *Store) image(ctx context.Context, ref reference, req Request) (_ *Image
 	if err := s.pull(ctx, rec, sources, req.Progress); err != nil {
 		return nil, err
 	}
-	root, err := s.mount(ctx, rec)
+	root, err := s.roots.mount(ctx, rec, &s.layers)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +234,7 @@ func (s *Store) image(ctx context.Context, ref reference, req Request) (_ *Image
 
 // meaning finds what the reference means: from what is known, or by asking where it leads.
 func (s *Store) meaning(ctx context.Context, ref reference, force bool, sources []source) (record, error) {
-	known, fresh, found := s.resolved(ref)
+	known, fresh, found := s.known.resolved(ref)
 	if found && fresh && !force {
 		return known, nil
 	}
@@ -252,12 +253,12 @@ func refLock(name string) string { return "ref-" + name }
 
 // ask asks the sources in turn. Those who ask for the same reference at the same time ask once.
 func (s *Store) ask(ctx context.Context, ref reference, force bool, sources []source) (record, error) {
-	lock, err := s.lock(ctx, refLock(hexDigest([]byte(ref.String()))), unix.LOCK_EX)
+	lock, err := s.locks.lock(ctx, refLock(hexDigest([]byte(ref.String()))), unix.LOCK_EX)
 	if err != nil {
 		return record{}, err
 	}
 	defer func() { _ = lock.Close() }() // a lock file holds no data
-	if known, fresh, _ := s.resolved(ref); fresh && !force {
+	if known, fresh, _ := s.known.resolved(ref); fresh && !force {
 		return known, nil
 	}
 	var state string
@@ -270,7 +271,7 @@ func (s *Store) ask(ctx context.Context, ref reference, force bool, sources []so
 	for _, src := range sources {
 		rec, err := src.resolve(ctx)
 		if err == nil {
-			return rec, s.remember(ref, state, rec)
+			return rec, s.known.remember(ref, state, rec)
 		}
 		failed = append(failed, err)
 		if ctx.Err() != nil {
