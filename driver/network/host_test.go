@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,9 +29,10 @@ import (
 )
 
 // The whole test runs in a host of its own: a network namespace and a mount namespace. hostEnv says that it does already,
-// holderEnv that the process only opens a pool, takes namespaces, and waits to be killed.
+// cniEnv where the plugins of CNI are, and holderEnv that the process only opens a pool, takes namespaces, and waits to be killed.
 const (
 	hostEnv   = "FRESHET_TEST_HOST"
+	cniEnv    = "FRESHET_TEST_CNI"
 	holderEnv = "FRESHET_TEST_HOLDER"
 )
 
@@ -50,20 +52,32 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(holderEnv) != "":
 		hold(os.Getenv(holderEnv))
+	case slices.Contains(os.Args, "-test.fuzzworker"):
+		os.Exit(m.Run()) // started by one that is in its host already, and needs none
 	case os.Getenv(hostEnv) == "":
 		os.Exit(rerun())
 	}
 	os.Exit(runInHost(m))
 }
 
-// rerun runs this program again in namespaces of its own.
+// rerun gets what needs a network and runs this program again in namespaces of its own.
 func rerun() int {
+	plugins, err := os.MkdirTemp("", "freshet-network-cni")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(plugins)
+	if err := buildCNI(plugins); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	again := exec.Command("/proc/self/exe", os.Args[1:]...)
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.Env = append(os.Environ(), hostEnv+"=1")
+	again.Env = append(os.Environ(), hostEnv+"=1", cniEnv+"="+plugins)
 	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // its death would be the parent's to the child
-	err := again.Run()
+	err = again.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exit.ExitCode()
@@ -87,7 +101,11 @@ func runInHost(m *testing.M) int {
 		return 1
 	}
 	defer world.Close()
-	return m.Run()
+	code := m.Run()
+	if dir, err := rootfs(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	return code
 }
 
 // makeWorld joins the host to a router, behind which are all the addresses above, each with servers that say whom they saw.
@@ -335,6 +353,7 @@ type guest struct {
 	state string
 	in    io.WriteCloser
 	out   *bufio.Reader
+	ended func() // waits for its end
 }
 
 func runsc(t testing.TB, state string, args ...string) *exec.Cmd {
@@ -396,10 +415,11 @@ func start(t testing.TB, id, namespace string, verb ...string) *guest {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	g.ended = sync.OnceFunc(func() { _ = cmd.Wait() }) // killed, it has no good exit
 	t.Cleanup(func() {
 		_ = g.in.Close()
 		_ = runsc(t, g.state, "kill", id, "KILL").Run() // it may have ended
-		_ = cmd.Wait()
+		g.ended()
 		_ = runsc(t, g.state, "delete", "--force", id).Run()
 		_ = unix.Unmount(filepath.Join(g.state, "null-netns"), unix.MNT_DETACH) // runsc's own
 	})

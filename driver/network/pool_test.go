@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/rs/zerolog"
@@ -298,11 +300,23 @@ func TestWithoutRulesNothingIsReached(t *testing.T) {
 	pool := open(t, testConfig(t.TempDir()))
 	g := start(t, "one", take(t, pool, "one", network.Policy{Egress: true}).Path)
 	reach{"keep tcp " + website + ":80", masked}.check(t, g)
+	var oneWay net.PacketConn // nor does a packet leave that wants no answer
+	beyond(t, func() (err error) {
+		oneWay, err = net.ListenPacket("udp4", website+":99")
+		return err
+	})
+	t.Cleanup(func() { _ = oneWay.Close() })
 	flushRules(t)
-	for _, try := range []string{"tcp " + website + ":80", "udp " + database + ":80", "talk tcp"} {
+	for _, try := range []string{"tcp " + website + ":80", "udp " + website + ":99", "talk tcp"} {
 		if got := g.do(try); !strings.HasPrefix(got, "error") {
 			t.Errorf("without rules, %s: %q", try, got)
 		}
+	}
+	if err := oneWay.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, from, err := oneWay.ReadFrom(make([]byte, 1500)); err == nil {
+		t.Errorf("without rules, a packet from %s came through", from)
 	}
 	if err := pool.Sweep([]string{"one"}); err != nil {
 		t.Fatal(err)
