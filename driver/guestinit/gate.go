@@ -33,6 +33,13 @@ func (g *gate) leave() {
 	}
 }
 
+// busy tells whether anything runs.
+func (g *gate) busy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.running > 0
+}
+
 // shut lets nobody in, and returns a channel that is closed when nobody is left inside.
 func (g *gate) shut(reason error) <-chan struct{} {
 	g.mu.Lock()

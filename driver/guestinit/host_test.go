@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/guestinit"
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/sdk/wire"
+	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
 
 // programs are built once for all tests, the race detector in them.
@@ -43,7 +45,7 @@ func build(t testing.TB) programs {
 		if built.dir, built.err = os.MkdirTemp("", "guestinit"); built.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-race", "-o", built.dir, "../../cmd/freshet-init").CombinedOutput()
+		out, err := exec.Command("go", "build", "-race", "-o", built.dir, "../../cmd/freshet-init", "./testdata/server").CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("build: %w\n%s", err, out)
 		}
@@ -56,14 +58,17 @@ func build(t testing.TB) programs {
 
 // host is the other side of a guest: what a supervisor does.
 type host struct {
-	t       testing.TB
-	write   *wire.Writer
-	stdin   io.Closer
-	control chan wire.Message
-	ended   chan struct{} // the guest closed its output
-	failed  error         // of reading, valid after ended
-	pid     int
-	reap    func() error // waits for the process
+	t      testing.TB
+	write  *wire.Writer
+	stdin  io.Closer
+	opener *stream.Opener
+	// transport is a proxy's, when there is one.
+	transport *http.Transport
+	control   chan wire.Message
+	ended     chan struct{} // the guest closed its output
+	failed    error         // of reading, valid after ended
+	pid       int
+	reap      func() error // waits for the process
 
 	mu    sync.Mutex
 	calls map[uint64]chan wire.Message
@@ -76,6 +81,7 @@ func newHost(t testing.TB, stdin io.WriteCloser, stdout io.Reader) *host {
 		t: t, write: wire.NewWriter(stdin), stdin: stdin, control: make(chan wire.Message, 16), ended: make(chan struct{}),
 		calls: make(map[uint64]chan wire.Message), logs: make(map[uint64][]string),
 	}
+	h.opener = stream.NewOpener(h.write)
 	go h.read(wire.NewReader(stdout, 0))
 	return h
 }
@@ -138,6 +144,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func (h *host) read(in *wire.Reader) {
 	defer close(h.ended)
+	defer h.opener.Close(errors.New("the guest ended"))
 	for {
 		msg, err := in.Read()
 		if err != nil {
@@ -149,6 +156,12 @@ func (h *host) read(in *wire.Reader) {
 }
 
 func (h *host) dispatch(msg wire.Message) {
+	if msg.Type.Stream() {
+		if err := h.opener.Handle(msg); err != nil {
+			h.t.Error(err)
+		}
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch msg.Type {
@@ -314,4 +327,19 @@ func eachTextLine(in io.Reader, give func(string)) {
 	for lines.Scan() {
 		give(lines.Text())
 	}
+}
+
+// residentKB is how much memory a process holds.
+func residentKB(t testing.TB, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	kb := 0
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		t.Fatal(err)
+	}
+	return kb
 }

@@ -2,6 +2,7 @@ package guestinit_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +54,7 @@ func buildImage(t testing.TB) image {
 			t.Fatal(err)
 		}
 	}
+	goBuild(t, filepath.Join(i.rootfs, "bin/server"), "./testdata/server")
 	goBuild(t, i.init, "../../cmd/freshet-init")
 	return i
 }
@@ -164,6 +166,63 @@ func TestCommandsInASandbox(t *testing.T) {
 	copied.thaw("second")
 	t.Logf("from restore to ready: %s", time.Since(began))
 	again(copied, "second")
+	copied.send(wire.TypeDrain, 0, nil, nil)
+	copied.next(wire.TypeDrained)
+	if exit, err := restored.Wait(); err != nil || exit.Code != 0 || exit.Signal != 0 {
+		t.Errorf("after the drain: %v, %v", exit, err)
+	}
+}
+
+// TestAServerInASandbox has no network but the sandbox's own loopback: all goes through the frames.
+func TestAServerInASandbox(t *testing.T) {
+	image := buildImage(t)
+	settings := guestinit.Settings{HTTP: &guestinit.HTTP{Command: []string{"server"}, Port: 8080, Ready: "/ready", Live: "/live"}}
+	s, h := image.create(t, "original", settings)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.greet()
+	count := func(h *host, want string) {
+		t.Helper()
+		if _, output, fault := h.call(get("/count"), ""); output != want {
+			t.Fatalf("got %q, %v, want %s", output, fault, want)
+		}
+	}
+	count(h, "1")
+	h.send(wire.TypeFreeze, 0, nil, nil)
+	h.next(wire.TypeFrozen)
+	dir := t.TempDir()
+	if err := s.Checkpoint(dir); err != nil {
+		t.Fatal(err)
+	}
+	h.thaw("first")
+	count(h, "2")
+
+	restored, copied := image.create(t, "copy", settings)
+	began := time.Now()
+	if err := restored.Restore(dir); err != nil {
+		t.Fatal(err)
+	}
+	copied.thaw("second")
+	t.Logf("from restore to ready: %s", time.Since(began))
+	count(copied, "2")
+	front := proxy(t, copied)
+	if body := fetch(t, front.URL+"/count"); body != "3" {
+		t.Errorf("through a proxy: %q", body)
+	}
+	socketEcho(t, front.URL, 1<<20)
+	took := time.Now()
+	for range 20 {
+		fetch(t, front.URL+"/live")
+	}
+	t.Logf("a request through proxy and stream: %s", time.Since(took)/20)
+	took = time.Now()
+	for i := range 20 {
+		count(copied, fmt.Sprint(4+i))
+	}
+	t.Logf("a call: %s", time.Since(took)/20)
+	front.Close()
+	copied.transport.CloseIdleConnections()
 	copied.send(wire.TypeDrain, 0, nil, nil)
 	copied.next(wire.TypeDrained)
 	if exit, err := restored.Wait(); err != nil || exit.Code != 0 || exit.Signal != 0 {

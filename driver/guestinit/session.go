@@ -16,10 +16,15 @@ import (
 
 	"github.com/freshet-dev/freshet/driver/guestinit/process"
 	"github.com/freshet-dev/freshet/sdk/wire"
+	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
 
-// sdkName tells hosts who speaks.
-const sdkName = "init/1"
+const (
+	// sdkName tells hosts who speaks.
+	sdkName = "init/1"
+	// streamVersion is the first version of the protocol that has streams.
+	streamVersion = 2
+)
 
 // Stopped ends a session because what it was for has ended: a server that exited or did not answer its checks.
 type Stopped struct {
@@ -67,7 +72,10 @@ type session struct {
 	handler  handler
 	end      context.CancelCauseFunc
 	work     sync.WaitGroup
-	calls    gate
+	// streams is nil for a handler that takes none.
+	streams *stream.Acceptor
+	// calls is entered by all that runs, streams too.
+	calls gate
 
 	mu      sync.Mutex
 	hello   wire.Hello // zero until the host greets; Identity is the newest
@@ -85,10 +93,6 @@ func Run(ctx context.Context, settings Settings, env []string, in io.ReadCloser,
 	s := &session{
 		settings: settings, env: env, procs: procs, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc),
 	}
-	if s.handler, err = newHandler(s); err != nil {
-		procs.Close()
-		return errors.Join(err, in.Close())
-	}
 	err = s.run(ctx, in, signals)
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
 		return nil
@@ -96,22 +100,33 @@ func Run(ctx context.Context, settings Settings, env []string, in io.ReadCloser,
 	return err
 }
 
-func newHandler(s *session) (handler, error) {
-	if s.settings.HTTP != nil {
-		return nil, fieldError("handler.type", "http", "http handlers are not offered yet")
-	}
-	return newExec(s)
-}
-
 func (s *session) run(ctx context.Context, in io.ReadCloser, signals <-chan os.Signal) error {
 	ctx, s.end = context.WithCancelCause(ctx)
+	if err := s.choose(ctx); err != nil {
+		s.end(err)
+	}
 	s.work.Go(func() { s.end(s.read(ctx, wire.NewReader(in, 0))) })
 	s.work.Go(func() { s.relay(ctx, signals) })
 	<-ctx.Done()
 	_ = in.Close() // the reader ends
 	s.procs.Close()
+	if s.streams != nil {
+		s.streams.Close(context.Cause(ctx))
+	}
 	s.work.Wait()
 	return context.Cause(ctx)
+}
+
+// choose makes the handler that the settings are for.
+func (s *session) choose(ctx context.Context) error {
+	if s.settings.Exec != nil {
+		var err error
+		s.handler, err = newExec(s)
+		return err
+	}
+	server := &httpHandler{session: s, exited: make(chan struct{}), rest: func() {}}
+	s.handler, s.streams = server, stream.NewAcceptor(s.writer, func(conn *stream.Conn) { server.stream(ctx, conn) })
+	return nil
 }
 
 // relay passes signals on.
@@ -145,6 +160,9 @@ func (s *session) handle(ctx context.Context, msg wire.Message) error {
 	greeted := s.greeting().Version != 0
 	if greeted == (msg.Type == wire.TypeHello) {
 		return fmt.Errorf("the host sent message 0x%02x before its greeting, or greeted twice", uint8(msg.Type))
+	}
+	if msg.Type.Stream() && s.streams != nil {
+		return s.streams.Handle(msg)
 	}
 	switch msg.Type {
 	case wire.TypeHello:
@@ -209,7 +227,7 @@ func (s *session) greet(ctx context.Context, msg wire.Message) error {
 	s.mu.Lock()
 	s.hello = hello
 	s.mu.Unlock()
-	if err := s.writer.Write(wire.TypeWelcome, 0, wire.Welcome{Version: version, SDK: sdkName}, nil); err != nil {
+	if err := s.writer.Write(wire.TypeWelcome, 0, wire.Welcome{Version: version, SDK: sdkName, Streams: s.streams != nil && version >= streamVersion}, nil); err != nil {
 		return err
 	}
 	s.control(ctx, func(ctx context.Context) error {
@@ -270,6 +288,9 @@ func (s *session) forget(number uint64, cancel context.CancelCauseFunc) {
 
 func (s *session) answer(ctx context.Context, c call) error {
 	result, output, err := s.handler.call(ctx, c)
+	if over := context.Cause(ctx); over != nil && !errors.As(over, new(*wire.Error)) {
+		return over // the whole guest ends, and its end is the call's
+	}
 	if err == nil {
 		err = s.writer.Write(wire.TypeResult, c.number, result, output)
 		if !errors.Is(err, wire.ErrTooLarge) {
@@ -305,8 +326,11 @@ func (s *session) cancel(msg wire.Message) error {
 	return nil
 }
 
-// freeze makes the guest quiet: nothing is written after Frozen.
+// freeze makes the guest quiet: nothing is written after Frozen. Calls end by themselves; streams may never do.
 func (s *session) freeze(ctx context.Context, empty <-chan struct{}) error {
+	if s.streams != nil {
+		s.streams.CloseAll()
+	}
 	if err := wait(ctx, empty); err != nil {
 		return err
 	}

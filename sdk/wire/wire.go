@@ -19,6 +19,12 @@
 // Freeze makes the guest quiesce and answer Frozen; it then does nothing until Thawed, sent to the original and to every
 // copy, which the guest answers with Ready after its thaw hooks. Drain lets calls finish and ends with Drained and exit.
 //
+// From version 2 on, a guest whose Welcome says so also takes streams: connections to its own server, in the host's numbering,
+// apart from that of calls. The host sends Open, and the guest Opened or Close. Both then send Data, as much as the other has
+// granted: StreamWindow bytes at first, and what Credit adds as it is taken out again. End says that its sender sends no more
+// Data, Close that it also wants none: what was sent before it still counts. A stream is over after a Close, or an End of
+// each side. What still comes for a stream that is over is ignored. Package stream does all this.
+//
 // The guest is hostile as far as the host is concerned: every limit here is checked on reading.
 package wire
 
@@ -26,7 +32,7 @@ import "time"
 
 // Version is the newest version of the protocol spoken here; MinVersion the oldest.
 const (
-	Version    = 1
+	Version    = 2
 	MinVersion = 1
 )
 
@@ -40,6 +46,8 @@ const (
 	MaxMeta = 64 << 10
 	// DefaultMaxPayload is the largest payload of one message in bytes, unless a Reader is given another.
 	DefaultMaxPayload = 64 << 20
+	// StreamWindow is how many bytes of a stream may be on their way to a side that has not taken them, for each direction.
+	StreamWindow = 256 << 10
 	// MaxPartial is the number of messages of one connection that may be incomplete at once.
 	MaxPartial = 4096
 )
@@ -66,6 +74,13 @@ const (
 	TypeThawed Type = 0x05
 	// TypeDrain asks the guest to finish its calls and exit; no meta.
 	TypeDrain Type = 0x06
+	// TypeOpen opens a stream to the guest's server; no meta. The message's call is the stream's number, higher than all before.
+	TypeOpen Type = 0x07
+	// TypeData, TypeEnd, TypeCredit and TypeClose are the host's side of a stream; the guest's have the same form.
+	TypeData   Type = 0x08
+	TypeEnd    Type = 0x09
+	TypeCredit Type = 0x0A
+	TypeClose  Type = 0x0B
 )
 
 // The guest's messages.
@@ -88,10 +103,25 @@ const (
 	TypeFrozen Type = 0x88
 	// TypeDrained answers Drain when the last call ended; no meta. The guest then exits with 0.
 	TypeDrained Type = 0x89
+	// TypeOpened says that a stream reached the server; no meta.
+	TypeOpened Type = 0x8A
+	// TypeGuestData is bytes of a stream: the payload, in one frame, not empty; no meta.
+	TypeGuestData Type = 0x8B
+	// TypeGuestEnd says that no more Data comes from this side; no meta.
+	TypeGuestEnd Type = 0x8C
+	// TypeGuestCredit lets the other side send more; meta Credit.
+	TypeGuestCredit Type = 0x8D
+	// TypeGuestClose ends a stream in both directions; meta Error when it broke, none when all is well.
+	TypeGuestClose Type = 0x8E
 )
 
 func (t Type) known() bool {
-	return t >= TypeHello && t <= TypeDrain || t >= TypeWelcome && t <= TypeDrained
+	return t >= TypeHello && t <= TypeClose || t >= TypeWelcome && t <= TypeGuestClose
+}
+
+// Stream tells whether the message belongs to a stream and not to a call or the whole guest.
+func (t Type) Stream() bool {
+	return t >= TypeOpen && t <= TypeClose || t >= TypeOpened && t <= TypeGuestClose
 }
 
 // Message is one whole message.
@@ -136,6 +166,8 @@ type Welcome struct {
 	Version int `json:"version"`
 	// SDK names the guest's implementation, for logs, such as "go/1".
 	SDK string `json:"sdk"`
+	// Streams says that the guest has a server and takes Open.
+	Streams bool `json:"streams,omitempty"`
 }
 
 // Call describes one attempt of a call.
@@ -154,6 +186,31 @@ type Call struct {
 	Traceparent string `json:"traceparent,omitempty"`
 	// Stream says that the host takes the values which the call yields; without it a yield breaks the protocol.
 	Stream bool `json:"stream,omitempty"`
+	// HTTP makes the call a request for a guest that has a server; the input is its body.
+	HTTP *Request `json:"http,omitempty"`
+}
+
+// Request is the head of an HTTP request.
+type Request struct {
+	Method string `json:"method"`
+	// Target is the path with the query, beginning with "/".
+	Target string `json:"target"`
+	// Host is the name that the client asked for.
+	Host string `json:"host,omitempty"`
+	// Header is the request's; what concerns one connection alone is dropped.
+	Header map[string][]string `json:"header,omitempty"`
+}
+
+// Response is the head of an HTTP response.
+type Response struct {
+	Status int                 `json:"status"`
+	Header map[string][]string `json:"header,omitempty"`
+}
+
+// Credit lets a stream's other side send more.
+type Credit struct {
+	// Bytes is how many more, 1 to StreamWindow.
+	Bytes int `json:"bytes"`
 }
 
 // Cancel says why a call should end early.
@@ -178,6 +235,8 @@ type Thawed struct {
 // Result describes an output or a yielded value.
 type Result struct {
 	ContentType string `json:"content_type,omitempty"`
+	// HTTP is the response's head when the call was a request; the output is its body.
+	HTTP *Response `json:"http,omitempty"`
 }
 
 // Log describes a log line.
