@@ -97,6 +97,15 @@ func TestEgressReachesTheWorldAndNothingElse(t *testing.T) {
 	}
 }
 
+// TestMuchGoesThrough sends what the kernel and gVisor make large packets of, whose sums are made after the rewriting.
+func TestMuchGoesThrough(t *testing.T) {
+	pool := open(t, testConfig(t.TempDir()))
+	g := start(t, "one", take(t, pool, "one", network.Policy{Egress: true}).Path)
+	if got := g.do("bulk " + website + ":80"); !strings.HasPrefix(got, "200000 of 200000") {
+		t.Error(got)
+	}
+}
+
 func TestAllowListIsAllThereIs(t *testing.T) {
 	pool := open(t, testConfig(t.TempDir()))
 	ns := take(t, pool, "one", network.Policy{Egress: true, Allow: []network.Destination{

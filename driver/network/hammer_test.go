@@ -2,9 +2,13 @@ package network_test
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/freshet-dev/freshet/driver/network"
 )
@@ -76,4 +80,44 @@ func TestHoldsWhileRulesChange(t *testing.T) {
 			t.Errorf("after the release, %s: %q", try, got)
 		}
 	}
+}
+
+// TestReleasedConnectionsAreForgotten: who gets the address next must not get what is still under way to the one before.
+func TestReleasedConnectionsAreForgotten(t *testing.T) {
+	pool := open(t, testConfig(t.TempDir()))
+	ns := take(t, pool, "one", network.Policy{Egress: true})
+	g := start(t, "one", ns.Path)
+	reach{"keep udp " + website + ":80", masked}.check(t, g)
+	reach{"listen :80", "listening"}.check(t, g)
+	wantCall(t, "tcp", ns.Address.String()+":80", "guest")
+	if count := tracked(t, ns.Address); count != 2 {
+		t.Fatalf("%d connections of the sandbox are tracked, want 2", count)
+	}
+	if err := pool.Release("one"); err != nil {
+		t.Fatal(err)
+	}
+	if count := tracked(t, ns.Address); count != 0 {
+		t.Errorf("%d connections of the sandbox are tracked after its end", count)
+	}
+}
+
+// tracked counts the connections of an address that the kernel knows.
+func tracked(t *testing.T, addr netip.Addr) int {
+	t.Helper()
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, flow := range flows {
+		if addr.Compare(unmapped(flow.Forward.SrcIP)) == 0 || addr.Compare(unmapped(flow.Reverse.SrcIP)) == 0 {
+			count++
+		}
+	}
+	return count
+}
+
+func unmapped(ip net.IP) netip.Addr {
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
 }

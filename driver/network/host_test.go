@@ -251,10 +251,16 @@ func (s *server) serveTCP() {
 		}
 		s.done.Go(func() {
 			defer conn.Close()
-			lines := bufio.NewScanner(conn)
-			for lines.Scan() {
-				host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-				fmt.Fprintln(conn, "saw", host)
+			host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+			in, out := bufio.NewReader(conn), bufio.NewWriter(conn)
+			for {
+				if _, err := in.ReadString('\n'); err != nil {
+					return
+				}
+				fmt.Fprintln(out, "saw", host)
+				if in.Buffered() == 0 && out.Flush() != nil {
+					return
+				}
 			}
 		})
 	}

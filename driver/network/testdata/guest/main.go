@@ -40,6 +40,8 @@ func (g *guest) do(verb string, args []string) (string, error) {
 	switch verb {
 	case "tcp", "udp":
 		return exchange(verb, args[0])
+	case "bulk":
+		return bulk(args[0])
 	case "listen":
 		return listen(args[0])
 	case "listenudp":
@@ -88,6 +90,32 @@ func talk(conn net.Conn) (string, error) {
 	buffer := make([]byte, 1500)
 	n, err := conn.Read(buffer)
 	return strings.TrimSpace(string(buffer[:n])), err
+}
+
+// bulk sends many lines at once and counts the lines of the answers.
+func bulk(address string) (string, error) {
+	const lines = 200_000
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := conn.Write([]byte(strings.Repeat("hello\n", lines)))
+		if half := conn.(*net.TCPConn).CloseWrite(); err == nil {
+			err = half
+		}
+		sent <- err
+	}()
+	answers := 0
+	for in := bufio.NewScanner(conn); in.Scan(); {
+		answers++
+	}
+	if err := <-sent; err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d of %d", answers, lines), nil
 }
 
 func listen(address string) (string, error) {
