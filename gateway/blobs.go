@@ -39,7 +39,7 @@ func (g *Gateway) handleGetBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, err := io.Copy(w, in); err != nil { // the client sees a body that is too short
-		g.log.Warn().Err(err).Str("digest", r.PathValue("digest")).Msg("send blob")
+		g.exchange.log.Warn().Err(err).Str("digest", r.PathValue("digest")).Msg("send blob")
 	}
 }
 

@@ -31,44 +31,96 @@ type call struct {
 	stats    *functionStats
 }
 
-// handleCall calls a function and waits for the result. A caller who goes away does not end the call: its result is
-// stored as any other.
-func (g *Gateway) handleCall(w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
-	header, err := parseCallHeader(r.Header, r.URL.RawQuery)
+// handleCall calls a function and waits for the result. A caller who goes away does not end the call, unless the function says
+// so: its result is stored as any other.
+func (c *caller) handleCall(w http.ResponseWriter, r *http.Request) {
+	t, err := c.prepare(r, "redirect", "wait")
 	if err != nil {
-		g.refuse(w, r, err)
+		c.refuse(w, r, err)
 		return
 	}
-	function, err := g.find(header.namespace, r.PathValue("app"), r.PathValue("function"))
-	if err != nil {
-		g.refuse(w, r, err)
-		return
-	}
-	key := queue.Function{Namespace: header.namespace, App: function.App, Name: function.Name}
-	c := call{stats: g.metrics.of(key), envelope: envelopeOf(key, header, function, began)}
-	c.stats.enter()
-	defer c.stats.leave()
+	own := call{stats: t.stats, envelope: t.envelope()}
+	t.stats.enter()
+	defer t.stats.leave()
 
-	buffer := g.buffers.get()
-	defer g.buffers.put(buffer)
-	result, err := g.take(r, &c, buffer, function.MaxPending)
-	took := time.Since(began)
+	buffer := c.buffers.get()
+	defer c.buffers.put(buffer)
+	if t.header.query.Get("redirect") == "true" {
+		c.callOrRedirect(w, r, t, &own, buffer)
+		return
+	}
+	c.callAndWait(w, r, t, &own, buffer)
+}
+
+// callOrRedirect waits no longer than proxies do. A call that takes longer goes on like a spawned one, at an address of its own.
+func (c *caller) callOrRedirect(w http.ResponseWriter, r *http.Request, t target, own *call, buffer *[]byte) {
+	wait, err := parseWait(t.header.query)
 	if err != nil {
-		p := asProblem(err)
-		c.stats.failed(took, p.Kind)
-		if p.Kind == outcomeGone {
-			g.log.Debug().Str("app", key.App).Str("function", key.Name).Str("call", c.envelope.Call).Msg("caller has gone")
+		c.refuse(w, r, err)
+		return
+	}
+	if wait == 0 {
+		wait = maxWait
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	own.envelope.Call, own.envelope.Keep = queue.CallOfInput(queue.NewBatch(t.began), 0), keepKeyed
+	result, err := c.take(r.WithContext(ctx), own, buffer, t.function.MaxPending)
+	switch {
+	case err == nil:
+		t.stats.done(time.Since(t.began), result)
+		c.answer(w, r, result)
+	case ctx.Err() == nil || r.Context().Err() != nil || own.envelope.Call == "":
+		c.failed(w, r, t, own, err)
+	default:
+		batch := queue.Batch{ID: queue.BatchOf(own.envelope.Call), Function: t.key, Inputs: 1, Spawned: t.began, Keep: own.envelope.Keep}
+		if err := batch.Save(r.Context(), c.js); err != nil {
+			c.refuse(w, r, unavailable("the call goes on but was not recorded", err))
 			return
 		}
-		if c.envelope.Call != "" {
-			w.Header()["Freshet-Call"] = []string{c.envelope.Call}
-		}
-		g.refuse(w, r, p)
+		c.notYet(w, r, own.envelope.Call, statusRunning)
+	}
+}
+
+// callAndWait waits until the call ends.
+func (c *caller) callAndWait(w http.ResponseWriter, r *http.Request, t target, own *call, buffer *[]byte) {
+	result, err := c.take(r, own, buffer, t.function.MaxPending)
+	if err != nil {
+		c.failed(w, r, t, own, err)
 		return
 	}
-	c.stats.done(took, result)
-	g.answer(w, r, result)
+	t.stats.done(time.Since(t.began), result)
+	c.answer(w, r, result)
+}
+
+// failed answers a request whose call was refused or that does not wait for its end any more.
+func (c *caller) failed(w http.ResponseWriter, r *http.Request, t target, own *call, err error) {
+	p := asProblem(err)
+	t.stats.failed(time.Since(t.began), p.Kind)
+	if p.Kind == outcomeGone {
+		c.gone(r, t, own.envelope.Call)
+		return
+	}
+	if own.envelope.Call != "" {
+		w.Header()["Freshet-Call"] = []string{own.envelope.Call}
+	}
+	c.refuse(w, r, p)
+}
+
+// cancelWait bounds how long the cancelling of a call takes whose caller has gone.
+const cancelWait = 5 * time.Second
+
+// gone is told of a caller who did not wait for the answer.
+func (c *caller) gone(r *http.Request, t target, call string) {
+	c.exchange.log.Debug().Str("app", t.key.App).Str("function", t.key.Name).Str("call", call).Msg("caller has gone")
+	if !t.function.CancelOnDisconnect || call == "" || t.header.key != "" { // others may wait for a call with a key
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), cancelWait)
+	defer cancel()
+	if _, err := c.cancelCall(ctx, t.key, call, "its caller has gone"); err != nil {
+		c.exchange.log.Warn().Err(err).Str("call", call).Msg("cancel the call of a caller who has gone; it runs on")
+	}
 }
 
 func envelopeOf(key queue.Function, header callHeader, function spec.Function, now time.Time) queue.Envelope {
@@ -77,7 +129,7 @@ func envelopeOf(key queue.Function, header callHeader, function spec.Function, n
 		timeout = function.Timeout.Std()*time.Duration(1+function.Retries.Max) + function.StartupTimeout.Std()
 	}
 	return queue.Envelope{
-		Function: key, Method: header.method, Deadline: now.Add(timeout), Published: now, Keep: keepResult,
+		Function: key, Method: header.method, Deadline: now.Add(timeout), Published: now, Keep: max(keepResult, header.keep),
 		IdempotencyKey: header.key, ContentType: header.contentType, Traceparent: header.traceparent,
 	}
 }
@@ -88,9 +140,9 @@ func (x *exchange) take(r *http.Request, c *call, buffer *[]byte, maxPending int
 		return queue.Result{}, err
 	}
 	c.envelope.Body = *buffer
-	stores := x.ready.Load()
-	if stores == nil || !x.nc.IsConnected() {
-		return queue.Result{}, unavailable("the queue is not connected; try again", nil)
+	stores, err := x.connected()
+	if err != nil {
+		return queue.Result{}, err
 	}
 	if err := c.stats.admit(maxPending); err != nil {
 		return queue.Result{}, err
@@ -98,7 +150,9 @@ func (x *exchange) take(r *http.Request, c *call, buffer *[]byte, maxPending int
 	if c.envelope.IdempotencyKey != "" {
 		return x.takeOnce(r.Context(), c, stores)
 	}
-	c.envelope.Call = newCall(c.envelope.Published)
+	if c.envelope.Call == "" {
+		c.envelope.Call = newCall(c.envelope.Published)
+	}
 	return x.ask(r.Context(), c)
 }
 
@@ -160,7 +214,7 @@ func (x *exchange) await(ctx context.Context, c *call, w *waiter) (queue.Result,
 					return queue.Result{}, err
 				}
 			case s.look:
-				if result, ok := x.loadSoon(ctx, c); ok {
+				if result, ok := x.loadSoon(ctx, c.envelope.Call); ok {
 					return result, nil
 				}
 			}
@@ -189,7 +243,7 @@ func parseResult(msg *nats.Msg) (queue.Result, error) {
 }
 
 // answer writes how the call ended.
-func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, result queue.Result) {
+func (c *caller) answer(w http.ResponseWriter, r *http.Request, result queue.Result) {
 	// One allocation for all the header values; the names are canonical already.
 	values := [...]string{
 		result.Call, strconv.Itoa(result.Attempt), result.Worker, serverTiming(result),
@@ -201,7 +255,7 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, result queue.Re
 	h["Freshet-Worker"] = values[2:3:3]
 	h["Server-Timing"] = values[3:4:4]
 	if result.Error != nil {
-		g.refuse(w, r, ended(result.Error))
+		c.refuse(w, r, ended(result.Error))
 		return
 	}
 	if result.ContentType == "" {
@@ -211,7 +265,7 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, result queue.Re
 	h["Content-Length"] = values[5:6:6]
 	w.WriteHeader(http.StatusOK)
 	if _, err := w.Write(result.Body); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
-		g.log.Debug().Err(err).Str("call", result.Call).Msg("write answer")
+		c.exchange.log.Debug().Err(err).Str("call", result.Call).Msg("write answer")
 	}
 }
 

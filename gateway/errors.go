@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const (
 	kindQueueFull   wire.Kind = "queue_full"
 	kindUnavailable wire.Kind = "unavailable"
 	kindConflict    wire.Kind = "conflict"
+	kindGone        wire.Kind = "gone"
 	kindInternal    wire.Kind = "internal"
 )
 
@@ -51,6 +53,8 @@ func statusOf(kind wire.Kind) int {
 		return http.StatusTooManyRequests
 	case kindConflict:
 		return http.StatusConflict
+	case kindGone:
+		return http.StatusGone
 	}
 	return http.StatusInternalServerError // user errors, internal ones, and kinds of a newer worker
 }
@@ -127,20 +131,33 @@ func (a responder) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if p.allow != "" {
 		h.Set("Allow", p.allow)
 	}
-	a.respond(w, status, struct {
-		Error *problem `json:"error"`
-	}{p})
+	a.write(w, "application/problem+json", status, details{
+		Type: "urn:freshet:problem:" + string(p.Kind), Title: cmp.Or(http.StatusText(status), "Client Closed Request"), Status: status, Detail: p.Message, Error: p,
+	})
+}
+
+// details is an error as RFC 9457 has it, with freshet's own member.
+type details struct {
+	Type   string   `json:"type"`
+	Title  string   `json:"title"`
+	Status int      `json:"status"`
+	Detail string   `json:"detail"`
+	Error  *problem `json:"error"`
 }
 
 // respond writes a JSON answer.
 func (a responder) respond(w http.ResponseWriter, status int, body any) {
+	a.write(w, "application/json", status, body)
+}
+
+func (a responder) write(w http.ResponseWriter, contentType string, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		a.log.Error().Err(err).Msg("encode answer")
 		status, data = http.StatusInternalServerError, []byte(`{"error":{"kind":"internal","message":"the answer cannot be encoded"}}`)
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(data)+1))
 	w.WriteHeader(status)
 	_, _ = w.Write(append(data, '\n')) // the client may have gone; nothing is left to do for it

@@ -67,19 +67,16 @@ type Config struct {
 
 // Gateway answers freshet's HTTP API. New makes it, Open starts it, Close ends it.
 type Gateway struct {
-	*exchange
-	responder
-	directory
+	*caller
 
+	spawns  *spawns
+	dead    *deadCalls
 	deploys *deploys
 	logs    *logReader
 	blobs   Blobs
 	streams queue.Settings
-	log     zerolog.Logger
 
 	handler http.Handler
-	metrics *metrics
-	buffers buffers
 
 	stop   sync.Once
 	cancel context.CancelFunc
@@ -93,6 +90,8 @@ type exchange struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	log zerolog.Logger
+	// bulk publishes many calls without waiting for each.
+	bulk jetstream.JetStream
 
 	waiters *waiters
 	workers *workers
@@ -122,20 +121,30 @@ func New(config Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
 	}
-	answers, functions := responder{config.Log}, directory{config.Functions}
-	g := &Gateway{
-		exchange: &exchange{
-			id: ulid.Make().String(), nc: config.NATS, js: js, log: config.Log,
-			waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
-		},
-		responder: answers, directory: functions,
-		deploys: &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
-		logs:    &logReader{responder: answers, directory: functions, js: js},
-		blobs:   config.Blobs, streams: config.Streams, log: config.Log,
+	bulk, err := jetstream.New(config.NATS, jetstream.WithPublishAsyncTimeout(takeWithin), jetstream.WithPublishAsyncMaxPending(maxBulk*bulkWindow))
+	if err != nil {
+		return nil, fmt.Errorf("open jetstream: %w", err)
 	}
 	count := func() float64 { return float64(len(config.Functions.List())) }
-	if g.metrics, err = newMetrics(config.Registry, config.Version, count); err != nil {
+	metrics, err := newMetrics(config.Registry, config.Version, count)
+	if err != nil {
 		return nil, err
+	}
+	answers, functions := responder{config.Log}, directory{config.Functions}
+	calls := &caller{
+		exchange: &exchange{
+			id: ulid.Make().String(), nc: config.NATS, js: js, bulk: bulk, log: config.Log,
+			waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
+		},
+		responder: answers, directory: functions, metrics: metrics,
+	}
+	g := &Gateway{
+		caller:  calls,
+		spawns:  &spawns{calls},
+		dead:    &deadCalls{calls},
+		deploys: &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		logs:    &logReader{responder: answers, directory: functions, js: js},
+		blobs:   config.Blobs, streams: config.Streams,
 	}
 	g.handler = g.routes()
 	return g, nil
@@ -175,13 +184,13 @@ func (g *Gateway) setUp(ctx context.Context) {
 	for delay := 50 * time.Millisecond; ; delay = min(2*delay, most) {
 		err := g.openStores(ctx)
 		if err == nil {
-			g.log.Info().Str("gateway", g.id).Msg("streams are ready")
+			g.exchange.log.Info().Str("gateway", g.id).Msg("streams are ready")
 			return
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		g.log.Warn().Err(err).Dur("again_in", delay).Msg("set up streams")
+		g.exchange.log.Warn().Err(err).Dur("again_in", delay).Msg("set up streams")
 		select {
 		case <-ctx.Done():
 			return

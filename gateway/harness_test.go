@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -219,13 +220,24 @@ type worker struct {
 	puller *queue.Puller
 	run    func(*queue.Delivery) queue.Result
 	ran    atomic.Int64
-	mute   atomic.Bool // store results, but send no replies
-	done   sync.WaitGroup
-	cancel context.CancelFunc
+	// started leaves out the calls that were cancelled before.
+	started atomic.Int64
+	mute    atomic.Bool // store results, but send no replies
+	done    sync.WaitGroup
+	cancel  context.CancelFunc
 }
 
 // startWorker runs a worker of the echo function until the test ends. A nil run echoes.
 func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery) queue.Result) *worker {
+	tb.Helper()
+	if run == nil {
+		run = func(d *queue.Delivery) queue.Result { return queue.Result{ContentType: d.ContentType, Body: d.Body} }
+	}
+	return startWorkerOf(tb, url, slots, func(*worker) func(*queue.Delivery) queue.Result { return run })
+}
+
+// startWorkerOf is startWorker for a run that needs its worker.
+func startWorkerOf(tb testing.TB, url string, slots int, run func(*worker) func(*queue.Delivery) queue.Result) *worker {
 	tb.Helper()
 	nc := connect(tb, url)
 	store, err := queue.OpenStore(nc, "alloc-1")
@@ -240,10 +252,8 @@ func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery)
 	if err := puller.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	w := &worker{nc: nc, store: store, puller: puller, run: run, cancel: cancel}
-	if run == nil {
-		w.run = func(d *queue.Delivery) queue.Result { return queue.Result{ContentType: d.ContentType, Body: d.Body} }
-	}
+	w := &worker{nc: nc, store: store, puller: puller, cancel: cancel}
+	w.run = run(w)
 	for range slots {
 		w.done.Go(func() { w.loop(ctx, tb) })
 	}
@@ -265,7 +275,14 @@ func (w *worker) loop(ctx context.Context, tb testing.TB) {
 
 func (w *worker) end(ctx context.Context, d *queue.Delivery) error {
 	w.ran.Add(1)
-	result := w.run(d)
+	var result queue.Result
+	select {
+	case <-d.Cancelled():
+		result.Error = &wire.Error{Kind: wire.KindCancelled}
+	default:
+		w.started.Add(1)
+		result = w.run(d)
+	}
 	result.Call, result.Attempt, result.Worker, result.Keep = d.Call, d.Attempt, "alloc-1", d.Keep
 	result.Queued = d.Received.Sub(d.Published)
 	reply := d.Reply
@@ -303,4 +320,14 @@ func failing(kind wire.Kind) func(*queue.Delivery) queue.Result {
 	return func(*queue.Delivery) queue.Result {
 		return queue.Result{Error: &wire.Error{Kind: kind, Message: "as asked", Type: "*demo.Error", Traceback: "main.go"}}
 	}
+}
+
+// js is JetStream over the gateway's own connection.
+func (r *rig) js(tb testing.TB) jetstream.JetStream {
+	tb.Helper()
+	js, err := jetstream.New(r.nc)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return js
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -40,20 +41,40 @@ func (x *exchange) takeOnce(ctx context.Context, c *call, s *stores) (queue.Resu
 	e := &c.envelope
 	e.Keep = keepKeyed
 	name := keyName(e.Function, e.IdempotencyKey)
-	e.Call = newCall(e.Published)
-	_, err := s.keys.Create(ctx, name, []byte(e.Call))
-	if err == nil {
+	known, err := x.claim(ctx, s, name, e, newCall(e.Published))
+	if err != nil {
+		return queue.Result{}, err
+	}
+	if !known {
 		return x.ask(ctx, c)
 	}
+	return x.join(ctx, c, s)
+}
+
+// claim makes the id given the call's, unless another request with the same key was first: then that call's id is, and known is
+// true. The same key with another input is refused.
+func (x *exchange) claim(ctx context.Context, s *stores, name string, e *queue.Envelope, id string) (known bool, err error) {
+	sum := sha256.Sum256(e.Body)
+	print := hex.EncodeToString(sum[:8])
+	_, err = s.keys.Create(ctx, name, []byte(id+" "+print))
+	if err == nil {
+		e.Call = id
+		return false, nil
+	}
 	if !errors.Is(err, jetstream.ErrKeyExists) {
-		return queue.Result{}, unavailable("the idempotency key cannot be stored; try again", err)
+		return false, unavailable("the idempotency key cannot be stored; try again", err)
 	}
 	entry, err := s.keys.Get(ctx, name)
 	if err != nil {
-		return queue.Result{}, unavailable("the idempotency key cannot be read; try again", err)
+		return false, unavailable("the idempotency key cannot be read; try again", err)
 	}
-	e.Call = string(entry.Value())
-	return x.join(ctx, c, s)
+	id, first, _ := strings.Cut(string(entry.Value()), " ")
+	if first != print {
+		return false, &problem{Kind: kindConflict, Message: fmt.Sprintf(
+			"header Idempotency-Key: %q was used for another input within a day; use a new key for a new call", e.IdempotencyKey)}
+	}
+	e.Call = id
+	return true, nil
 }
 
 // join waits for a call that another request made, perhaps in a gateway that is gone.
@@ -81,8 +102,11 @@ func (x *exchange) join(ctx context.Context, c *call, s *stores) (queue.Result, 
 	}
 	if queued {
 		x.waiters.acked(e.Call)
-	} else if err := x.publish(c); err != nil {
-		return queue.Result{}, err
+	} else {
+		e.Again = true
+		if err := x.publish(c); err != nil {
+			return queue.Result{}, err
+		}
 	}
 	x.hintDemand(e.Function, c.stats, time.Now())
 	return x.await(ctx, c, w)
@@ -107,10 +131,10 @@ func (x *exchange) surelyQueued(ctx context.Context, e *queue.Envelope) (bool, e
 }
 
 // loadSoon reads a result that is being stored just now: the message that says so is seen before it can be read.
-func (x *exchange) loadSoon(ctx context.Context, c *call) (queue.Result, bool) {
+func (x *exchange) loadSoon(ctx context.Context, call string) (queue.Result, bool) {
 	s := x.ready.Load()
 	for delay := time.Millisecond; delay < lookEvery; delay *= 4 {
-		result, err := queue.LoadResultFrom(ctx, s.results, c.envelope.Call)
+		result, err := queue.LoadResultFrom(ctx, s.results, call)
 		if err == nil {
 			return result, true
 		}

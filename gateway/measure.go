@@ -31,7 +31,7 @@ func (g *Gateway) measure(ctx context.Context) {
 		depths, err := g.depths(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				g.log.Debug().Err(err).Msg("measure queues; their last lengths stand")
+				g.exchange.log.Debug().Err(err).Msg("measure queues; their last lengths stand")
 			}
 			continue
 		}

@@ -19,7 +19,7 @@ import (
 // the end; any other is the kind of its error.
 const (
 	outcomeOK             = "ok"
-	outcomeGone wire.Kind = "gone"
+	outcomeGone wire.Kind = "left"
 )
 
 // metrics are what the gateway counts, and the registry they are read from.

@@ -27,12 +27,14 @@ type callHeader struct {
 	method      string
 	key         string        // Idempotency-Key
 	timeout     time.Duration // zero: the function's own
+	keep        time.Duration // of the result; zero: as long as usual
+	query       url.Values    // parameters of the request's own
 	contentType string
 	traceparent string
 }
 
-// parseCallHeader reads and checks the headers and the query of a call.
-func parseCallHeader(h http.Header, rawQuery string) (callHeader, error) {
+// parseCallHeader reads and checks the headers and the query of a call, which may have more parameters of the names given.
+func parseCallHeader(h http.Header, rawQuery string, more ...string) (callHeader, error) {
 	c := callHeader{
 		namespace:   spec.DefaultNamespace,
 		key:         first(h, "Idempotency-Key"),
@@ -40,14 +42,14 @@ func parseCallHeader(h http.Header, rawQuery string) (callHeader, error) {
 		traceparent: first(h, "Traceparent"),
 	}
 	if rawQuery != "" {
-		query, err := parseQuery(rawQuery, "namespace", "method")
+		query, err := parseQuery(rawQuery, append([]string{"namespace", "method"}, more...)...)
 		if err != nil {
 			return callHeader{}, err
 		}
 		if query.Has("namespace") {
 			c.namespace = query.Get("namespace")
 		}
-		c.method = query.Get("method")
+		c.method, c.query = query.Get("method"), query
 	}
 	if !validTrace(c.traceparent) {
 		c.traceparent = "" // W3C Trace Context 3.2.2.1: one that cannot be parsed is ignored, never an error
@@ -61,14 +63,25 @@ func parseCallHeader(h http.Header, rawQuery string) (callHeader, error) {
 	if err := checkText("header Content-Type", c.contentType, queue.MaxHeader); err != nil {
 		return callHeader{}, err
 	}
-	if text := first(h, "Freshet-Timeout"); text != "" {
-		timeout, err := time.ParseDuration(text)
-		if err != nil || timeout < time.Millisecond || timeout > maxTimeout {
-			return callHeader{}, badInput("header Freshet-Timeout", text, "use a duration from 1ms to 168h, such as 30s")
-		}
-		c.timeout = timeout
+	var err error
+	if c.timeout, err = headerDuration(h, "Freshet-Timeout", time.Millisecond); err != nil {
+		return callHeader{}, err
 	}
-	return c, nil
+	c.keep, err = headerDuration(h, "Freshet-Keep", time.Second)
+	return c, err
+}
+
+// headerDuration reads a duration up to maxTimeout; zero when the header is not there.
+func headerDuration(h http.Header, name string, least time.Duration) (time.Duration, error) {
+	text := first(h, name)
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < least || d > maxTimeout {
+		return 0, badInput("header "+name, text, fmt.Sprintf("use a duration from %s to 168h, such as 30s", least))
+	}
+	return d, nil
 }
 
 // first reads a header by its canonical name, which saves making it canonical.

@@ -137,7 +137,7 @@ func (t *workers) list(namespace, app, function string) []queue.Heartbeat {
 func (g *Gateway) receiveHeartbeat(msg *nats.Msg) {
 	beat, err := queue.ParseHeartbeat(msg.Data)
 	if err != nil {
-		g.log.Warn().Err(err).Str("subject", msg.Subject).Msg("drop a heartbeat")
+		g.exchange.log.Warn().Err(err).Str("subject", msg.Subject).Msg("drop a heartbeat")
 		return
 	}
 	g.workers.hear(beat, time.Now())

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/signal"
 	"syscall"
@@ -26,6 +27,8 @@ type function struct {
 	spec  spec.Function
 	hooks hooks
 	serve handler
+	// generate is set in place of serve for a function that yields values.
+	generate generator
 	// snapshot says that the Snapshot option was given.
 	snapshot bool
 }
@@ -39,6 +42,9 @@ type hooks struct {
 // handler runs the user's code for one call.
 type handler func(ctx context.Context, contentType string, input []byte) (outType string, output []byte, err error)
 
+// generator runs the user's code for one call and gives each value to yield, whose error ends it.
+type generator func(ctx context.Context, contentType string, input []byte, yield func(outType string, value []byte) error) error
+
 // New makes an app. Its name matches [A-Za-z0-9][A-Za-z0-9_-]{0,62}; Main refuses another.
 func New(name string) *App { return &App{name: name} }
 
@@ -47,8 +53,18 @@ func New(name string) *App { return &App{name: name} }
 // An error becomes the caller's error with its Go type and message, and is retried as [Retries] says; [InputError] says that
 // the input is at fault. A panic is an error too, with its stack.
 func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), options ...Option) {
-	f := &function{serve: adapt(fn)}
-	f.spec.App, f.spec.Name = app.name, name
+	app.add(name, &function{serve: adapt(fn)}, options)
+}
+
+// Generate adds a function that yields values while it runs: a caller who asks for a stream gets each as it comes, any other one gets
+// them all as a JSON array. An error that it yields ends the call. When the caller goes away the context ends, and so should fn.
+// A call that is tried again begins anew; values that the caller has are not sent again.
+func Generate[In, Out any](app *App, name string, fn func(context.Context, In) iter.Seq2[Out, error], options ...Option) {
+	app.add(name, &function{generate: adaptGenerator(fn)}, options)
+}
+
+func (a *App) add(name string, f *function, options []Option) {
+	f.spec.App, f.spec.Name = a.name, name
 	f.spec.Handler = &spec.Handler{Type: spec.HandlerGo, Entry: name}
 	for _, option := range options {
 		option(f)
@@ -56,7 +72,7 @@ func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out,
 	if f.hooks.enter != nil && !f.snapshot {
 		f.spec.Snapshot.Enabled = true
 	}
-	app.functions = append(app.functions, f)
+	a.functions = append(a.functions, f)
 }
 
 // Main is the program's main: it serves calls in a worker, tells a deploy about the app's functions, and otherwise says how

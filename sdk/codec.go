@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"strings"
 
@@ -31,6 +32,32 @@ func adapt[In, Out any](fn func(context.Context, In) (Out, error)) handler {
 			return "", nil, err
 		}
 		return encode(out)
+	}
+}
+
+// adaptGenerator makes a typed generator one of bytes.
+func adaptGenerator[In, Out any](fn func(context.Context, In) iter.Seq2[Out, error]) generator {
+	return func(ctx context.Context, contentType string, input []byte, yield func(string, []byte) error) error {
+		in, err := decode[In](contentType, input)
+		if err != nil {
+			return err
+		}
+		for out, err := range fn(ctx, in) {
+			if err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			outType, value, err := encode(out)
+			if err != nil {
+				return err
+			}
+			if err := yield(outType, value); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

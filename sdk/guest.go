@@ -2,6 +2,7 @@ package freshet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -209,7 +210,7 @@ func (g *guest) answer(ctx context.Context, number uint64, meta wire.Call, input
 			return InputError("the function has no method %q: call it without one", meta.Method)
 		}
 		var err error
-		contentType, output, err = g.function.serve(ctx, meta.ContentType, input)
+		contentType, output, err = g.serve(ctx, number, meta, input)
 		return err
 	})
 	if err != nil {
@@ -220,6 +221,39 @@ func (g *guest) answer(ctx context.Context, number uint64, meta wire.Call, input
 	if err != nil { // without the host there is nobody to tell but the log
 		fmt.Fprintln(os.Stderr, "freshet: answer call", meta.ID+":", err)
 	}
+}
+
+// serve runs the user's function. What it gives goes to the host as values where those are asked for, else as one output.
+func (g *guest) serve(ctx context.Context, number uint64, meta wire.Call, input []byte) (contentType string, output []byte, err error) {
+	yield := func(contentType string, value []byte) error {
+		return g.writer.Write(wire.TypeYield, number, wire.Result{ContentType: contentType}, value)
+	}
+	if f := g.function; f.generate == nil {
+		contentType, output, err = f.serve(ctx, meta.ContentType, input)
+		if err == nil && meta.Stream {
+			return "", nil, yield(contentType, output)
+		}
+		return contentType, output, err
+	}
+	if meta.Stream {
+		return "", nil, g.function.generate(ctx, meta.ContentType, input, yield)
+	}
+	list := []any{} // an empty list in JSON, never null
+	err = g.function.generate(ctx, meta.ContentType, input, func(contentType string, value []byte) error {
+		switch contentType {
+		case "application/json":
+			list = append(list, json.RawMessage(value))
+		case "application/octet-stream":
+			list = append(list, value)
+		default:
+			list = append(list, string(value))
+		}
+		return nil
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	return encode(list)
 }
 
 // protect makes a panic an error.

@@ -29,8 +29,8 @@ func TestIDsSayWhichBatchAndInputACallIs(t *testing.T) {
 			t.Fatalf("ids do not sort as their inputs: %d is %s, %d is %s", index, call, other, next)
 		}
 	})
-	if first := queue.NewBatch(time.Now()); queue.CallOfInput(first, 0) != first {
-		t.Error("a batch's first call has another id than the batch")
+	if batch := queue.NewBatch(time.Now()); queue.InputOf(batch) != -1 || queue.BatchOf(batch) != batch {
+		t.Error("a batch's id is that of an input")
 	}
 }
 

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -16,6 +17,25 @@ func Cancel(ctx context.Context, js jetstream.JetStream, function Function, id s
 		return fmt.Errorf("cancel %s: %w", id, err)
 	}
 	return nil
+}
+
+// End stores how a call ended, unless it ended before: the first result wins, and End returns the one that stands. It is for
+// those who end calls without running them, and tells no caller.
+func End(ctx context.Context, js jetstream.JetStream, r Result) (Result, error) {
+	msg, err := r.Message(ResultSubject(r.Call))
+	if err != nil {
+		return Result{}, err
+	}
+	setTTL(msg.Header, r.Keep)
+	_, err = js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
+	var refused *jetstream.APIError
+	if errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return LoadResult(ctx, js, r.Call)
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("store result of call %s: %w", r.Call, err)
+	}
+	return r, nil
 }
 
 // cancels are the function's cancelled calls and batches, as a worker knows them: looking costs nothing on a call's way.

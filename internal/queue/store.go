@@ -109,9 +109,7 @@ func (s *Store) messages(r Result, reply string) ([]*nats.Msg, error) {
 	}
 	stored.Reply = StoredSubject(reply, r)
 	stored.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
-	if r.Keep > 0 && r.Keep < resultAge {
-		stored.Header[jetstream.MsgTTLHeader] = []string{max(r.Keep, time.Second).String()}
-	}
+	setTTL(stored.Header, r.Keep)
 	if reply == "" {
 		return []*nats.Msg{stored}, nil
 	}
@@ -121,6 +119,13 @@ func (s *Store) messages(r Result, reply string) ([]*nats.Msg, error) {
 	}
 	provisional.Header[headerProvisional] = []string{"1"}
 	return []*nats.Msg{provisional, stored}, nil
+}
+
+// setTTL has the server keep a result only so long; zero leaves it to the stream.
+func setTTL(h nats.Header, keep time.Duration) {
+	if keep > 0 {
+		h[jetstream.MsgTTLHeader] = []string{max(keep, time.Second).Truncate(time.Second).String()}
+	}
 }
 
 func (s *Store) forget(this attempt) {

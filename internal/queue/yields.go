@@ -101,6 +101,15 @@ type Value struct {
 	Time        time.Time
 }
 
+// ValueIndex is the index of the value that a message of YieldsStream carries.
+func ValueIndex(h nats.Header) int {
+	index, err := number(h, headerIndex, 0, maxNanos)
+	if err != nil {
+		return 0 // reading the stream will say so
+	}
+	return index
+}
+
 // ReadValues reads a page of a call's values. They are in order but for YieldWindow of them, and none comes twice within the
 // minutes that the server remembers them. It returns the sequence to go on from.
 func ReadValues(ctx context.Context, nc *nats.Conn, call string, from uint64) ([]Value, uint64, error) {

@@ -1,0 +1,276 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/wire"
+)
+
+const (
+	// mapWindow is how many calls of a map are in flight unless the request says otherwise, maxMapWindow the most it may say.
+	mapWindow    = 256
+	maxMapWindow = 4096
+	// mapPause is how long a full or absent queue is left alone before an item tries again.
+	mapPause = 200 * time.Millisecond
+	ndjson   = "application/x-ndjson"
+)
+
+// mapped is the end of one of a map's calls, a line of the answer.
+type mapped struct {
+	Index  int64           `json:"index"`
+	Call   string          `json:"call"`
+	Output json.RawMessage `json:"output,omitempty"`
+	// Base64 is an output that is neither JSON nor text.
+	Base64 string      `json:"output_base64,omitempty"`
+	Error  *wire.Error `json:"error,omitempty"`
+}
+
+// mapEnd is the last line: without it the answer was cut off.
+type mapEnd struct {
+	Done   bool   `json:"done"`
+	Batch  string `json:"batch"`
+	Inputs int64  `json:"inputs"`
+	Failed int64  `json:"failed"`
+	// Stopped says that inputs were left out because one failed.
+	Stopped bool `json:"stopped,omitempty"`
+	// Error is why the inputs could not be read to their end.
+	Error *problem `json:"error,omitempty"`
+}
+
+func newMapped(index int64, r queue.Result) mapped {
+	line := mapped{Index: index, Call: r.Call, Error: r.Error, Output: asJSON(r)}
+	if line.Output == nil && len(r.Body) > 0 {
+		line.Base64 = base64.StdEncoding.EncodeToString(r.Body)
+	}
+	return line
+}
+
+// mapping is one map on its way: at most window calls are in flight, and inputs are read only as there is room.
+type mapping struct {
+	*caller
+	target
+
+	batch   string
+	first   int64 // index of the first input
+	ordered bool
+	stop    bool // at the first error
+	again   bool // earlier requests may have published the same inputs
+
+	slots   chan struct{}
+	ends    chan mapped
+	running sync.WaitGroup
+	inputs  int64
+	readErr error
+}
+
+// handleMap calls the function once for each line of the body and streams the ends of the calls back while it reads. Whoever loses
+// the connection goes on with the same batch from the first index that is missing: inputs that ran are not run again.
+func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
+	m, err := c.openMap(r)
+	if err != nil {
+		c.refuse(w, r, err)
+		return
+	}
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) { // HTTP/2 always is
+		c.refuse(w, r, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if m.again {
+		sub, err := c.nc.Subscribe(queue.BatchResults(m.batch), func(msg *nats.Msg) { c.waiters.lookSoon(queue.CallOfResult(msg.Subject)) })
+		if err != nil {
+			c.refuse(w, r, unavailable("the queue cannot be reached; try again", err))
+			return
+		}
+		defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	}
+	m.stats.enter()
+	defer m.stats.leave()
+	h := w.Header()
+	h["Freshet-Batch"] = []string{m.batch}
+	h["Content-Type"] = []string{ndjson}
+	w.WriteHeader(http.StatusOK)
+	_ = control.Flush() // the batch's id, before the first end
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	reading.Go(func() { m.read(ctx, r.Body) })
+	if err := m.write(ctx, cancel, w, control); err != nil {
+		c.exchange.log.Debug().Err(err).Str("batch", m.batch).Msg("map was cut off; its calls go on")
+	}
+}
+
+func (c *caller) openMap(r *http.Request) (*mapping, error) {
+	t, err := c.prepare(r, "batch", "from", "window", "order", "on_error")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.connected(); err != nil {
+		return nil, err
+	}
+	query := t.header.query
+	window, err := number(query, "window", mapWindow, 1, maxMapWindow)
+	if err != nil {
+		return nil, err
+	}
+	m := &mapping{caller: c, target: t, batch: query.Get("batch"), slots: make(chan struct{}, window), ends: make(chan mapped, window)}
+	if m.first, err = number(query, "from", 0, 0, queue.MaxInputs-1); err != nil {
+		return nil, err
+	}
+	if m.ordered, err = choice(query.Get("order"), "order", "finished", "input"); err != nil {
+		return nil, err
+	}
+	if m.stop, err = choice(query.Get("on_error"), "on_error", "continue", "stop"); err != nil {
+		return nil, err
+	}
+	switch {
+	case m.batch == "" && m.first > 0:
+		return nil, badInput("query parameter from", query.Get("from"), "name the batch too, or begin with input 0")
+	case m.batch == "":
+		m.batch = queue.NewBatch(t.began)
+	default:
+		m.again = true
+		if err := queue.CheckID(m.batch); err != nil || queue.InputOf(m.batch) >= 0 {
+			return nil, badInput("query parameter batch", m.batch, "use the Freshet-Batch of the answer that broke off")
+		}
+	}
+	return m, nil
+}
+
+// choice reads a parameter with two values, the first of which it has when it is not given.
+func choice(value, name, usual, other string) (bool, error) {
+	switch value {
+	case "", usual:
+		return false, nil
+	case other:
+		return true, nil
+	}
+	return false, badInput("query parameter "+name, value, "use "+usual+" or "+other)
+}
+
+// read makes a call for each input and closes ends after the last one.
+func (m *mapping) read(ctx context.Context, body io.Reader) {
+	defer close(m.ends)
+	defer m.running.Wait()
+	lines := newLineReader(body)
+	for index := m.first; ; index++ {
+		select {
+		case m.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		case <-m.stopped:
+			m.readErr = unavailable("this gateway stops; go on with the batch", nil)
+			return
+		}
+		line, err := lines.next()
+		var wrong *lineError
+		switch {
+		case errors.As(err, &wrong):
+			m.inputs++
+			m.ends <- mapped{Index: index, Error: &wire.Error{Kind: wire.KindInput, Message: wrong.Message}}
+		case err != nil:
+			if !errors.Is(err, io.EOF) {
+				m.readErr = err
+			}
+			return
+		default:
+			m.inputs++
+			m.running.Go(func() { m.ends <- m.call(ctx, index, line) })
+		}
+	}
+}
+
+// call sees one input through, and tries again while the queue is full or away.
+func (m *mapping) call(ctx context.Context, index int64, input []byte) mapped {
+	own := call{stats: m.stats, envelope: m.envelope()}
+	e := &own.envelope
+	e.Call, e.Body, e.Again = queue.CallOfInput(m.batch, index), input, m.again
+	e.ContentType, e.IdempotencyKey, e.Keep = "application/json", "", keepKeyed
+	for {
+		now := time.Now()
+		e.Deadline, e.Published = now.Add(e.Deadline.Sub(e.Published)), now
+		result, err := m.ask(ctx, &own)
+		if err == nil {
+			m.stats.done(time.Since(now), result)
+			return newMapped(index, result)
+		}
+		p := asProblem(err)
+		if p.Kind != kindQueueFull && p.Kind != kindUnavailable || ctx.Err() != nil {
+			m.stats.failed(time.Since(now), p.Kind)
+			return mapped{Index: index, Call: e.Call, Error: &wire.Error{Kind: p.Kind, Message: p.Message}}
+		}
+		e.Again = true
+		select {
+		case <-time.After(mapPause):
+		case <-ctx.Done():
+		case <-m.stopped:
+			return mapped{Index: index, Call: e.Call, Error: &wire.Error{Kind: p.Kind, Message: p.Message}}
+		}
+	}
+}
+
+// write streams the ends, in the inputs' order where that is wanted: then those that come early hold their slots.
+func (m *mapping) write(ctx context.Context, cancel context.CancelFunc, w io.Writer, control *http.ResponseController) error {
+	out := bufio.NewWriterSize(w, 32<<10)
+	encoder := json.NewEncoder(out)
+	early, next := make(map[int64]mapped), m.first
+	end := mapEnd{Done: true, Batch: m.batch}
+	emit := func(line mapped) error {
+		<-m.slots
+		if line.Error != nil {
+			end.Failed++
+			if m.stop && !end.Stopped {
+				end.Stopped = true
+				cancel()
+			}
+		}
+		return encoder.Encode(line)
+	}
+	var failed error
+	for line := range m.ends { // to the end, also when nobody reads any more
+		switch {
+		case failed != nil || end.Stopped:
+			<-m.slots
+			continue
+		case !m.ordered:
+			failed = emit(line)
+		default:
+			early[line.Index] = line
+			for ready, ok := early[next]; ok && failed == nil && !end.Stopped; ready, ok = early[next] {
+				delete(early, next)
+				next++
+				failed = emit(ready)
+			}
+		}
+		if failed == nil && len(m.ends) == 0 {
+			failed = errors.Join(out.Flush(), control.Flush())
+		}
+		if failed != nil {
+			cancel()
+		}
+	}
+	if failed != nil {
+		return failed
+	}
+	if ctx.Err() != nil && !end.Stopped {
+		return ctx.Err()
+	}
+	end.Inputs = m.inputs
+	if m.readErr != nil {
+		end.Done, end.Error = false, asProblem(m.readErr)
+	}
+	return errors.Join(encoder.Encode(end), out.Flush(), control.Flush())
+}

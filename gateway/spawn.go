@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/freshet-dev/freshet/internal/queue"
+)
+
+// spawns takes calls whose results are fetched later, and shows what became of them.
+type spawns struct{ *caller }
+
+// spawnView is the answer to a spawn.
+type spawnView struct {
+	Call   string `json:"call"`
+	Status string `json:"status"`
+	URL    string `json:"url"`
+}
+
+// handleSpawn takes a call and answers with its address once the queue has it.
+func (s *spawns) handleSpawn(w http.ResponseWriter, r *http.Request) {
+	t, err := s.prepare(r, "stream")
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	call, err := s.spawn(r, t)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	h := w.Header()
+	h["Freshet-Call"] = []string{call}
+	h["Location"] = []string{"/v1/calls/" + call}
+	s.respond(w, http.StatusAccepted, spawnView{Call: call, Status: statusQueued, URL: "/v1/calls/" + call})
+}
+
+// spawn puts the call into the queue and records it.
+func (s *spawns) spawn(r *http.Request, t target) (string, error) {
+	buffer := s.buffers.get()
+	defer s.buffers.put(buffer)
+	if err := readBody(r, buffer); err != nil {
+		return "", err
+	}
+	stores, err := s.connected()
+	if err != nil {
+		return "", err
+	}
+	if err := t.stats.admit(t.function.MaxPending); err != nil {
+		return "", err
+	}
+	e := t.spawned()
+	e.Body, e.Stream = *buffer, t.header.query.Get("stream") == "true"
+	e.Call = queue.CallOfInput(queue.NewBatch(t.began), 0)
+	if e.IdempotencyKey != "" {
+		known, err := s.claim(r.Context(), stores, keyName(t.key, e.IdempotencyKey), &e, e.Call)
+		if err != nil {
+			return "", err
+		}
+		if known {
+			_, err := queue.LoadBatch(r.Context(), s.nc, e.Call)
+			if err == nil {
+				return e.Call, nil // the first request was answered, or nearly so
+			}
+			e.Again = true
+		}
+	}
+	s.hintDemand(t.key, t.stats, t.began)
+	return e.Call, s.publishSpawned(r.Context(), e, t)
+}
+
+func (s *spawns) publishSpawned(ctx context.Context, e queue.Envelope, t target) error {
+	msg, err := e.Message()
+	if err != nil {
+		return badInput("request", t.key.String(), err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeWithin)
+	defer cancel()
+	ack, err := s.js.PublishMsg(ctx, msg)
+	if err != nil {
+		return publishProblem(err)
+	}
+	t.stats.published.Inc()
+	batch := queue.Batch{
+		ID: queue.BatchOf(e.Call), Function: t.key, Inputs: 1, Spawned: t.began, Keep: e.Keep, Sequence: ack.Sequence,
+	}
+	if err := batch.Save(ctx, s.js); err != nil {
+		return unavailable("the call is queued but was not recorded; try again with an Idempotency-Key", err)
+	}
+	return nil
+}
+
+// publishProblem says why the queue did not take a call.
+func publishProblem(err error) error {
+	var refused *jetstream.APIError
+	switch {
+	case errors.As(err, &refused):
+		return refusal(refused)
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		return unavailable("the queue is not there; try again", err)
+	}
+	return unavailable("the queue did not confirm the call; try again, with an Idempotency-Key to run it once", err)
+}
