@@ -16,6 +16,7 @@ import (
 type state struct {
 	depth  int64
 	demand time.Time // of the last hint
+	ended  int64     // calls, at the last look
 	policy policy.State
 
 	// seen and decision are the last ones, for whoever asks why.
@@ -153,8 +154,10 @@ func (a *scaler) decide(ctx context.Context, function queue.Function, s *state, 
 		s.adopt(entry)
 	}
 	view := a.fleet.View(function)
+	ended := max(view.Ended-s.ended, 0)
+	s.ended = view.Ended
 	s.seen = policy.Observed{
-		Depth: s.depth, Demand: now.Sub(s.demand) < demandHolds, Count: s.count(entry), Ready: view.Ready,
+		Depth: s.depth, Demand: now.Sub(s.demand) < demandHolds, Ended: ended, Count: s.count(entry), Ready: view.Ready,
 		Concurrency: entry.Spec.Concurrency, Service: view.Service, Start: view.Start, Floor: s.floor(entry, now),
 		Quota: s.quota, Limited: s.limited, Failures: view.Failures, Failure: view.Failure, ByHand: s.byHand,
 	}

@@ -20,6 +20,7 @@ type crew struct {
 	// calls count more than old ones.
 	busy time.Duration
 	done float64
+	all  int64 // calls that ended
 	// start is the moving mean of the workers' starts.
 	start    time.Duration
 	failures int
@@ -48,6 +49,8 @@ const (
 type View struct {
 	// Workers report, Ready of them take calls; Resting were asked not to, and Busy slots are in use.
 	Workers, Ready, Resting, Busy int
+	// Ended counts the calls that ended since the function was first heard of.
+	Ended int64
 	// Service is the mean time that a call held a slot, Start the mean time of a start; 0 while not known.
 	Service, Start time.Duration
 	// Failures is the number of failed starts since the last one that succeeded; Failure says why the last one did.
@@ -71,7 +74,9 @@ func (f *Fleet) Hear(beat queue.Heartbeat, now time.Time) {
 	m := c.members[beat.Alloc]
 	if m == nil {
 		m = &member{Heartbeat: beat, heard: now}
-		m.Done = 0
+		if beat.Done > 0 { // it was there before this instance listened
+			m.ready = true
+		}
 		c.members[beat.Alloc] = m
 	}
 	c.measure(m, beat, now)
@@ -94,7 +99,9 @@ func takesCalls(state queue.State) bool { return state == queue.StateReady || st
 // measure adds what a worker did since its last heartbeat.
 func (c *crew) measure(m *member, beat queue.Heartbeat, now time.Time) {
 	c.busy += time.Duration(m.Busy) * now.Sub(m.heard)
-	c.done += float64(max(beat.Done-m.Done, 0))
+	ended := max(beat.Done-m.Done, 0)
+	c.done += float64(ended)
+	c.all += ended
 	if c.done > enough {
 		c.busy, c.done = c.busy/2, c.done/2
 	}
@@ -148,7 +155,7 @@ func (f *Fleet) View(function queue.Function) View {
 	if c == nil {
 		return View{}
 	}
-	v := View{Workers: len(c.members), Start: c.start, Failures: c.failures, Failure: c.failure}
+	v := View{Workers: len(c.members), Ended: c.all, Start: c.start, Failures: c.failures, Failure: c.failure}
 	for _, m := range c.members {
 		v.Busy += m.Busy
 		switch {

@@ -10,7 +10,7 @@ import (
 // need is the number of workers that the calls ask for, and the buffer while there are any.
 func need(scaling spec.Scaling, seen Observed) int {
 	depth := seen.Depth
-	if depth == 0 && seen.Demand {
+	if depth == 0 && (seen.Demand || seen.Ended > 0) {
 		depth = 1
 	}
 	if depth <= 0 {

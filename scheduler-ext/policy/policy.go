@@ -14,6 +14,8 @@ type Observed struct {
 	// Depth is the number of calls waiting and running; Demand says that somebody waits, though the depth may not show it yet.
 	Depth  int64
 	Demand bool
+	// Ended is the number of calls that ended since the last look: short ones are never seen waiting or running.
+	Ended int64
 	// Count is how many workers Nomad was told to run, Ready how many of them take calls.
 	Count, Ready int
 	// Concurrency is the number of slots of a worker.
@@ -41,6 +43,7 @@ type State struct {
 	// count is the last one that was seen, if any was.
 	count int
 	known bool
+	doubt doubt
 }
 
 // Decision is how many workers there should be, and why.
@@ -65,7 +68,8 @@ const (
 //
 // The need follows from the calls (see need), its least and most from the spec, schedules, prediction and quota. Workers are
 // added at once, as far as the rate and the failures of starts allow. They are taken away when the need was lower for the whole
-// scale-down window, down to the highest need of that window, and the last one when there was none for the zero window.
+// scale-down window, down to the highest need of that window, and the last one when there was none for the zero window. The
+// window of a function whose workers had to come back soon after they went is longer.
 func Decide(scaling spec.Scaling, seen Observed, state State, now time.Time) (Decision, State) {
 	d := Decision{Need: need(scaling, seen)}
 	state.periods = state.periods.observe(scaling, d.Need, now)
@@ -74,6 +78,7 @@ func Decide(scaling spec.Scaling, seen Observed, state State, now time.Time) (De
 	if d.Need > most {
 		d.hold("%d would be needed", d.Need)
 	}
+	scaling = state.doubt.lengthen(scaling)
 	state.window = state.window.see(scaling, seen.Count, wanted, now)
 	state = state.rose(seen.Count, now)
 	if now.Before(seen.ByHand) {
@@ -87,8 +92,10 @@ func Decide(scaling spec.Scaling, seen Observed, state State, now time.Time) (De
 	case wanted > seen.Count:
 		d.Count, d.Reason = wanted, reasonUp(scaling, seen, d.Need, wanted)
 		d.restrain(scaling, seen, state)
+		state.doubt = state.doubt.rise(scaling, now)
 	case kept < seen.Count:
 		d.Count, d.Reason = kept, fmt.Sprintf("no more than %d needed for %s", kept, why)
+		state.doubt = state.doubt.fall(scaling, kept, now)
 	case wanted < seen.Count:
 		d.Count, d.Reason = seen.Count, fmt.Sprintf("%d needed now, %d within %s", wanted, kept, why)
 	default:

@@ -135,3 +135,16 @@ func TestIdleReachesItsMinimum(t *testing.T) {
 		}
 	})
 }
+
+// TestCallsTooShortToBeSeenKeepTheirWorker: one that ends between two looks leaves no depth behind.
+func TestCallsTooShortToBeSeenKeepTheirWorker(t *testing.T) {
+	s, now, count, state := scaling(), time.Unix(1000, 0), 1, policy.State{}
+	for range 10 * int(window/time.Second) {
+		now = now.Add(time.Second)
+		var decision policy.Decision
+		decision, state = policy.Decide(s, policy.Observed{Ended: 1, Count: count}, state, now)
+		if count = decision.Count; count != 1 {
+			t.Fatalf("%d workers for a call a second", count)
+		}
+	}
+}

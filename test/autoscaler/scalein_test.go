@@ -1,0 +1,146 @@
+package autoscaler
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/freshet-dev/freshet/internal/eventually"
+	"github.com/freshet-dev/freshet/sdk/client"
+)
+
+// often is how many times a test repeats what is a matter of chance; FRESHET_ROUNDS makes it more.
+func often(t *testing.T, usual int) int {
+	t.Helper()
+	if text := os.Getenv("FRESHET_ROUNDS"); text != "" {
+		rounds, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatalf("FRESHET_ROUNDS: %v", err)
+		}
+		return rounds
+	}
+	return usual
+}
+
+// TestScaleInCutsNobodyShort: load that comes and goes, with calls of 0.1 to 60 s, so that workers are taken away again and again
+// while others are busy. Each call runs once and to its end.
+func TestScaleInCutsNobodyShort(t *testing.T) {
+	c := client.New(shared.state.Gateway())
+	falls := atomic.Int64{}
+	var calls, again atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var running sync.WaitGroup
+	for _, function := range []string{"a", "b"} {
+		running.Go(func() { watchFalls(ctx, t, function, &falls) })
+		running.Go(func() {
+			var flying sync.WaitGroup
+			for ctx.Err() == nil { // some calls at once, then a pause of about the window
+				for range 1 + rand.IntN(14) {
+					length := time.Duration(100+rand.IntN(2500)) * time.Millisecond
+					if rand.IntN(60) == 0 {
+						length = time.Duration(20+rand.IntN(40)) * time.Second
+					}
+					flying.Go(func() {
+						calls.Add(1)
+						got, err := wait(context.WithoutCancel(ctx), c, function, length)
+						if err != nil {
+							t.Errorf("a call of %s: %v", length, err)
+							return
+						}
+						if got.Millis < length.Milliseconds() {
+							t.Errorf("a call of %s ended after %d ms", length, got.Millis)
+						}
+						if got.Attempt != 1 {
+							again.Add(1)
+						}
+					})
+				}
+				select {
+				case <-time.After(time.Duration(300+rand.IntN(3000)) * time.Millisecond):
+				case <-ctx.Done():
+				}
+			}
+			flying.Wait()
+		})
+	}
+	want := int64(often(t, 40))
+	deadline := time.Now().Add(time.Duration(want)*5*time.Second + patience)
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for falls.Load() < want && time.Now().Before(deadline) {
+		<-ticker.C
+	}
+	cancel()
+	running.Wait()
+	t.Logf("%d calls, %d of them delivered twice, while workers were taken away %d times", calls.Load(), again.Load(), falls.Load())
+	if falls.Load() < want {
+		t.Errorf("workers were taken away only %d times, want %d", falls.Load(), want)
+	}
+	if again.Load() > 0 {
+		t.Errorf("%d calls were delivered twice", again.Load())
+	}
+	for _, function := range []string{"a", "b"} {
+		eventually.True(t, function+" has no workers in the end", func() bool { return count(t, function) == 0 })
+	}
+}
+
+// watchFalls counts how often a function's count is lowered.
+func watchFalls(ctx context.Context, t *testing.T, function string, falls *atomic.Int64) {
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	last := uint64(0)
+	for {
+		newest := last
+		for _, event := range scalings(t, function) {
+			if event.CreateIndex <= last || event.Count == nil {
+				continue
+			}
+			newest = max(newest, event.CreateIndex)
+			if *event.Count < event.PreviousCount && last > 0 {
+				falls.Add(1)
+			}
+		}
+		last = max(newest, 1)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// TestACallRightAtZeroIsAnswered: a function goes to zero, and a call comes in that very moment, shortly before or after.
+func TestACallRightAtZeroIsAnswered(t *testing.T) {
+	functions := []string{"zero0", "zero1", "zero2", "zero3", "zero4", "zero5"}
+	rounds := (often(t, 60) + len(functions) - 1) / len(functions)
+	c := client.New(shared.state.Gateway())
+	var running sync.WaitGroup
+	var slowest atomic.Int64
+	for _, function := range functions {
+		running.Go(func() {
+			for range rounds {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				began := time.Now()
+				if _, err := wait(ctx, c, function, 0); err != nil {
+					t.Errorf("a call at zero: %v", err)
+				}
+				cancel()
+				slowest.Store(max(slowest.Load(), time.Since(began).Milliseconds()))
+				pause := time.Duration(900+rand.IntN(900)) * time.Millisecond // the window is one second
+				select {
+				case <-time.After(pause):
+				case <-t.Context().Done():
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	t.Logf("%d calls answered, the slowest in %d ms", rounds*len(functions), slowest.Load())
+}
