@@ -122,3 +122,19 @@ func TestAWorkerServesItsSlotsAndNoMore(t *testing.T) {
 		t.Errorf("a cost of %s, want start, two calls and the window: 41s", result.Cost)
 	}
 }
+
+func TestPlotShowsEveryPolicy(t *testing.T) {
+	var out strings.Builder
+	results := []simulator.Result{{Policy: "a<b", Family: "freshet", Cost: time.Hour, P99: time.Second}, {Policy: "c", Cost: 2 * time.Hour}}
+	if err := simulator.Plot(&out, "a title", results); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"a title", "a&lt;b", ">c<", "<svg"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the plot has no %q", want)
+		}
+	}
+	if strings.Contains(out.String(), "NaN") {
+		t.Error("a point is nowhere")
+	}
+}
