@@ -92,7 +92,7 @@ func (s *Sandbox) Wait() (Exit, error) {
 		return Exit{}, fmt.Errorf("wait for sandbox: %w", err)
 	}
 	exit := newExit(process)
-	switch words := s.lastWords(); {
+	switch words := lastWords(s.stateDir); {
 	case exit.Signal != 0:
 		exit.Lost = LostKilled
 	case words != "":
@@ -122,9 +122,9 @@ func (g *Guest) ask() (unix.WaitStatus, error) {
 }
 
 // lastWords is the first line of what the sentry wrote when it died, without its stacks.
-func (s *Sandbox) lastWords() string {
+func lastWords(stateDir string) string {
 	const enough = 1000
-	file, err := os.Open(filepath.Join(s.stateDir, panicFile))
+	file, err := os.Open(filepath.Join(stateDir, panicFile))
 	if err != nil {
 		return ""
 	}
@@ -133,4 +133,12 @@ func (s *Sandbox) lastWords() string {
 	n, _ := file.Read(data) // nothing read is nothing said
 	line, _, _ := bytes.Cut(bytes.TrimSpace(data[:n]), []byte("\n"))
 	return string(line)
+}
+
+// withLastWords adds to an error what the sentry said when it died of it.
+func withLastWords(err error, stateDir string) error {
+	if words := lastWords(stateDir); words != "" {
+		return fmt.Errorf("%w (%s)", err, words)
+	}
+	return err
 }

@@ -61,7 +61,8 @@ func Create(cfg Config, log zerolog.Logger) (*Sandbox, error) {
 	}
 	made, err := create(cfg, conf)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create sandbox: %w", err), removeBundle(cfg.StateDir))
+		err = withLastWords(fmt.Errorf("create sandbox: %w", err), cfg.StateDir)
+		return nil, errors.Join(err, removeBundle(cfg.StateDir))
 	}
 	return made, nil
 }
@@ -110,7 +111,7 @@ func create(cfg Config, conf *config.Config) (made *Sandbox, failed error) {
 // Start starts the guest from its beginning. A program that is not there is ErrNotFound, one that is none ErrNotExecutable.
 func (s *Sandbox) Start() error {
 	if err := s.container.Start(s.conf); err != nil {
-		return fmt.Errorf("start sandbox: %w", startError(err))
+		return withLastWords(fmt.Errorf("start sandbox: %w", startError(err)), s.stateDir)
 	}
 	s.listen()
 	return nil
