@@ -1,12 +1,10 @@
 package guestinit
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,8 +89,7 @@ func (e *execHandler) call(ctx context.Context, c call) (wire.Result, []byte, er
 	if err := run.verdict(ctx); err != nil {
 		return wire.Result{}, nil, err
 	}
-	output := run.output.Bytes()
-	return wire.Result{ContentType: e.contentType(output)}, output, nil
+	return wire.Result{ContentType: e.contentType(run.output)}, run.output, nil
 }
 
 // contentType is the setting, or what the output looks like.
@@ -128,7 +125,7 @@ type run struct {
 	pipes   []*os.File // our ends
 	copying sync.WaitGroup
 	limit   int64
-	output  bytes.Buffer
+	output  []byte
 	over    bool // the output passed the limit
 	stderr  tail
 }
@@ -166,14 +163,26 @@ func feed(stdin *os.File, input []byte) {
 	_ = stdin.Close()
 }
 
-// collect keeps the output, up to the limit of a result.
+// firstRoom is where the room for an output begins, in bytes.
+const firstRoom = 4 << 10
+
+// collect keeps the output, up to the limit of a result; its room never grows beyond that.
 func (r *run) collect(stdout *os.File) {
-	n, _ := io.Copy(&r.output, io.LimitReader(stdout, r.limit+1)) // a pipe ends when its writers are gone
-	if n > r.limit {
-		r.over = true
-		r.output = bytes.Buffer{}
-		r.child.Signal(syscall.SIGKILL)
+	most := int(r.limit) + 1
+	output := make([]byte, 0, min(firstRoom, most))
+	for len(output) < most {
+		if len(output) == cap(output) {
+			output = append(make([]byte, 0, min(2*cap(output), most)), output...)
+		}
+		n, err := stdout.Read(output[len(output):cap(output)])
+		output = output[:len(output)+n]
+		if err != nil { // its writers are gone, or it was closed
+			r.output = output
+			return
+		}
 	}
+	r.over = true
+	r.child.Signal(syscall.SIGKILL)
 }
 
 // wait waits for the command to end, and ends it when the call is over first.

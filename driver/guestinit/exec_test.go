@@ -265,6 +265,39 @@ func TestDrainLetsCallsFinish(t *testing.T) {
 	}
 }
 
+func TestDrainWhileAServerStarts(t *testing.T) {
+	h := start(t, guestinit.Settings{HTTP: &guestinit.HTTP{Command: []string{"sleep", "1000"}, Port: freePort(t)}})
+	h.hello(0)
+	h.send(wire.TypeDrain, 0, nil, nil)
+	h.next(wire.TypeDrained)
+	if code := h.exitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestACommandThatPrintsForever(t *testing.T) {
+	h := start(t, command("sh", "-c", "yes >&2 & yes"))
+	h.hello(1 << 20)
+	h.next(wire.TypeReady)
+	if _, _, fault := h.call(attempt("c1"), ""); fault == nil || fault.Type != "output" {
+		t.Errorf("got %v", fault)
+	}
+	if kb := residentKB(t, h.pid); kb > 200<<10 { // the race detector is in it
+		t.Errorf("init holds %d kB", kb)
+	}
+}
+
+func TestACommandThatClosesItsStreamsAndGoesOn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	h := start(t, command("sh", "-c", `echo early; exec >&- 2>&- <&-; sleep 0.1; : >$1`, "sh", file)).greet()
+	if _, output, fault := h.call(attempt("c1"), "x"); output != "early\n" {
+		t.Errorf("got %q, %v", output, fault)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error("the call ended before its command did")
+	}
+}
+
 func TestFreezeWaitsForCallsAndThawBringsANewIdentity(t *testing.T) {
 	h := start(t, script(`echo -n $FRESHET_ALLOC`)).greet()
 	h.send(wire.TypeFreeze, 0, nil, nil)
@@ -316,6 +349,7 @@ func TestPrintingOnTheDescriptorsOfTheFirstProcess(t *testing.T) {
 func TestAHostThatBreaksTheProtocol(t *testing.T) {
 	for name, send := range map[string]func(h *host){
 		"call before hello": func(h *host) { h.send(wire.TypeCall, 1, attempt("c"), nil) },
+		"call before ready": func(h *host) { h.hello(0); h.send(wire.TypeFreeze, 0, nil, nil) },
 		"hello twice": func(h *host) {
 			h.greet()
 			h.send(wire.TypeHello, 0, wire.Hello{MinVersion: 1, Version: 1}, nil)
@@ -326,11 +360,34 @@ func TestAHostThatBreaksTheProtocol(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := start(t, command("true"))
+			settings := command("true")
+			if name == "call before ready" {
+				settings = guestinit.Settings{HTTP: &guestinit.HTTP{Command: []string{"sleep", "1000"}, Port: freePort(t)}}
+			}
+			h := start(t, settings)
 			send(h)
 			if code := h.exitCode(); code != 1 {
 				t.Errorf("exit code %d", code)
 			}
 		})
 	}
+}
+
+// FuzzSettings: whatever stands in the settings, reading them ends in settings or an error that says something.
+func FuzzSettings(f *testing.F) {
+	f.Add(`{"exec":{"command":["a","${input.b}$${c}"]},"user":{"uid":1,"gid":1},"grace":"1s"}`)
+	f.Add(`{"http":{"command":["a"],"port":80,"ready":"/","live":"/","every":"1s","failures":1}}`)
+	f.Add(`{"exec":{"command":["a","${${}}"]}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		settings, err := guestinit.ParseSettings(text)
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("an error that says nothing")
+			}
+			return
+		}
+		if err := settings.Validate(); err != nil {
+			t.Errorf("settings that were taken are wrong: %v", err)
+		}
+	})
 }

@@ -76,9 +76,12 @@ type session struct {
 	streams *stream.Acceptor
 	// calls is entered by all that runs, streams too.
 	calls gate
+	// controlling is held while something that concerns the whole guest is done.
+	controlling sync.Mutex
 
 	mu      sync.Mutex
 	hello   wire.Hello // zero until the host greets; Identity is the newest
+	loaded  bool
 	cancels map[uint64]context.CancelCauseFunc
 }
 
@@ -157,9 +160,15 @@ func (s *session) read(ctx context.Context, in *wire.Reader) error {
 }
 
 func (s *session) handle(ctx context.Context, msg wire.Message) error {
-	greeted := s.greeting().Version != 0
+	greeted, ready := s.progress()
 	if greeted == (msg.Type == wire.TypeHello) {
 		return fmt.Errorf("the host sent message 0x%02x before its greeting, or greeted twice", uint8(msg.Type))
+	}
+	if greeted && !ready {
+		if msg.Type == wire.TypeDrain { // nothing runs that would have to finish
+			return errors.Join(s.writer.Write(wire.TypeDrained, 0, nil, nil), errDrained)
+		}
+		return fmt.Errorf("the host sent message 0x%02x before this guest was ready", uint8(msg.Type))
 	}
 	if msg.Type.Stream() && s.streams != nil {
 		return s.streams.Handle(msg)
@@ -190,9 +199,18 @@ func (s *session) handle(ctx context.Context, msg wire.Message) error {
 	return nil
 }
 
-// control does what concerns the whole guest beside the reading; an error ends the session.
+// progress tells whether the host greeted, and whether the handler has loaded.
+func (s *session) progress() (greeted, ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hello.Version != 0, s.loaded
+}
+
+// control does what concerns the whole guest beside the reading, one thing at a time; an error ends the session.
 func (s *session) control(ctx context.Context, do func(context.Context) error) {
 	s.work.Go(func() {
+		s.controlling.Lock()
+		defer s.controlling.Unlock()
 		if err := do(ctx); err != nil {
 			s.end(err)
 		}
@@ -234,6 +252,9 @@ func (s *session) greet(ctx context.Context, msg wire.Message) error {
 		if err := s.handler.load(ctx); err != nil {
 			return s.fail(err)
 		}
+		s.mu.Lock()
+		s.loaded = true // before the host knows
+		s.mu.Unlock()
 		return s.writer.Write(wire.TypeReady, 0, nil, nil)
 	})
 	return nil

@@ -106,13 +106,14 @@ func (c *Conn) Write(b []byte) (int, error) {
 		if err != nil {
 			return sent, err
 		}
-		if n == 0 {
-			return sent, nil
+		if n > 0 {
+			if err := c.mux.send(c.mux.types.data, c.number, nil, b[sent:sent+n]); err != nil {
+				return sent, err
+			}
 		}
-		if err := c.mux.send(c.mux.types.data, c.number, nil, b[sent:sent+n]); err != nil {
-			return sent, err
+		if sent += n; sent == len(b) {
+			return sent, nil // what the peer does from now on is not this write's
 		}
-		sent += n
 	}
 }
 
