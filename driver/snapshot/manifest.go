@@ -69,7 +69,7 @@ func parseManifest(data []byte) (manifest, error) {
 		return m, errors.New("read snapshot manifest: it does not have its sum")
 	}
 	for name, file := range m.Files {
-		if filepath.Base(name) != name || file.Size < 0 || int64(len(file.Sums)) != chunks(file.Size) {
+		if !filepath.IsLocal(name) || filepath.Base(name) != name || name == "." || file.Size < 0 || int64(len(file.Sums)) != chunks(file.Size) {
 			return m, fmt.Errorf("read snapshot manifest: its file %q cannot be", name)
 		}
 	}
