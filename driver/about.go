@@ -65,10 +65,18 @@ type NATSConfig struct {
 	Password string `codec:"password"`
 }
 
-// SnapshotsConfig bounds the snapshot store.
+// SnapshotsConfig bounds the snapshot store, and says how it is shared.
 type SnapshotsConfig struct {
 	// MaxBytes is the disk it may take. Default 20 GiB.
 	MaxBytes int64 `codec:"max_bytes"`
+	// KeyFile is the path of the keys that seal what is pushed to the blob store (docs/snapshots.md). Without it, snapshots stay
+	// on their node.
+	KeyFile string `codec:"key_file"`
+	// FetchTimeout bounds how long a start may fetch a snapshot before it starts cold. Default "30s".
+	FetchTimeout string `codec:"fetch_timeout"`
+	// SharedMaxBytes and SharedMaxAge bound what is kept in the blob store. Default 200 GiB and "720h".
+	SharedMaxBytes int64  `codec:"shared_max_bytes"`
+	SharedMaxAge   string `codec:"shared_max_age"`
 }
 
 func configSpec() *hclspec.Spec {
@@ -85,7 +93,11 @@ func configSpec() *hclspec.Spec {
 			"password": hclspec.NewAttr("password", "string", false),
 		})),
 		"snapshots": hclspec.NewBlock("snapshots", false, hclspec.NewObject(map[string]*hclspec.Spec{
-			"max_bytes": hclspec.NewAttr("max_bytes", "number", false),
+			"max_bytes":        hclspec.NewAttr("max_bytes", "number", false),
+			"key_file":         hclspec.NewAttr("key_file", "string", false),
+			"fetch_timeout":    hclspec.NewDefault(hclspec.NewAttr("fetch_timeout", "string", false), hclspec.NewLiteral(`"30s"`)),
+			"shared_max_bytes": hclspec.NewDefault(hclspec.NewAttr("shared_max_bytes", "number", false), hclspec.NewLiteral("214748364800")),
+			"shared_max_age":   hclspec.NewDefault(hclspec.NewAttr("shared_max_age", "string", false), hclspec.NewLiteral(`"720h"`)),
 		})),
 	})
 }

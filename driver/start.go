@@ -34,6 +34,8 @@ type starter struct {
 	// runsc is the digest of the runsc binary and cpu that of the processor's features: both are in every snapshot's key.
 	runsc string
 	cpu   string
+	// share is how workers exchange snapshots with other nodes; nil for not at all.
+	share *handoff.Share
 }
 
 func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starter, error) {
@@ -64,6 +66,12 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 	}
 	if s.cpu, err = snapshot.CPUDigest(); err != nil {
 		return nil, err
+	}
+	if s.share, err = shareSnapshots(config); err != nil {
+		return nil, err
+	}
+	if s.share == nil {
+		log.Info().Msg("snapshots stay on this node: the plugin's config has no snapshots.key_file")
 	}
 	return s, nil
 }
@@ -148,7 +156,7 @@ func (s *starter) describe(cfg *drivers.TaskConfig, config spec.Config, root ima
 			return work, fmt.Errorf("encode snapshot inputs: %w", err)
 		}
 		work.Snapshots = &handoff.Snapshots{
-			Dir: filepath.Join(s.config.DataDir, "snapshots"), MaxBytes: s.config.Snapshots.MaxBytes, Key: key, Inputs: kept,
+			Dir: filepath.Join(s.config.DataDir, "snapshots"), MaxBytes: s.config.Snapshots.MaxBytes, Key: key, Inputs: kept, Share: s.share,
 		}
 	}
 	return work, nil

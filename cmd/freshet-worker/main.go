@@ -22,17 +22,30 @@ import (
 const memoryTarget = 24 << 20
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: freshet-worker TASK.json   (the freshet driver starts it)")
+	do, args := run, os.Args[1:]
+	if len(args) == 2 && args[0] == supervisor.PushArg {
+		do, args = push, args[1:]
+	}
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: freshet-worker [push] TASK.json   (the freshet driver starts it)")
 		os.Exit(2)
 	}
 	debug.SetMemoryLimit(memoryTarget)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1]); err != nil {
+	if err := do(ctx, args[0]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// push pushes the task's snapshot for its worker, which goes on meanwhile.
+func push(ctx context.Context, path string) error {
+	task, err := handoff.ReadTask(path)
+	if err != nil {
+		return err
+	}
+	return supervisor.Push(ctx, task)
 }
 
 // run runs the worker; how it ended is in the exit file, for the driver that may be another one by then.

@@ -16,29 +16,28 @@ import (
 const cleanTimeout = 10 * time.Second
 
 // Push seals the node's snapshot and stores it for other nodes, unless that is done already or another process is at it: then
-// it does nothing. It holds one chunk in memory at a time and can be called in the background of a worker's life, once it is
-// ready. ErrNotFound when the node has no such snapshot, ErrDamaged when it has a bad one.
-func (r *Remote) Push(ctx context.Context, store *Store, key string) (err error) {
+// it says that it pushed nothing. It holds one chunk in memory at a time. ErrNotFound when the node has no such snapshot, ErrDamaged when it has a bad one.
+func (r *Remote) Push(ctx context.Context, store *Store, key string) (did bool, err error) {
 	lock, err := lockFile(store.path(key)+pushSuffix, unix.LOCK_EX)
 	if errors.Is(err, ErrBusy) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = lock.Close() }() // a lock file holds no data
 	use, err := store.Lookup(ctx, key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer use.Release()
 	s, err := newSealer(r.keys.list[0], key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer s.close()
 	if there, err := r.objects.Has(ctx, head(s.name)); there || err != nil {
-		return err
+		return false, err
 	}
 	p := &push{remote: r, sealer: s, use: use}
 	defer func() {
@@ -48,17 +47,17 @@ func (r *Remote) Push(ctx context.Context, store *Store, key string) (err error)
 	}()
 	for name, file := range use.manifest.Files {
 		if err := p.file(ctx, name, file); err != nil {
-			return fmt.Errorf("push snapshot: %w", err)
+			return false, fmt.Errorf("push snapshot: %w", err)
 		}
 	}
 	data, err := s.sealHead(use.manifest)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := r.objects.Put(ctx, head(s.name), data); err != nil {
-		return fmt.Errorf("push snapshot: %w", err)
+		return false, fmt.Errorf("push snapshot: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // push is one under way.

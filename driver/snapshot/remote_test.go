@@ -73,7 +73,7 @@ func TestAnotherNodeFetchesWhatOnePushed(t *testing.T) {
 		t.Fatalf("nothing is pushed, and yet: %v", err)
 	}
 	for range 2 { // the second does nothing
-		if err := remote.Push(t.Context(), here, key); err != nil {
+		if _, err := remote.Push(t.Context(), here, key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +103,7 @@ func TestAnotherNodeFetchesWhatOnePushed(t *testing.T) {
 func TestBucketTellsNothing(t *testing.T) {
 	b, here := newBucket(t), open(t, 0)
 	key := put(t, here, "app-in-secret", 4000)
-	if err := b.remote(t, keyOne).Push(t.Context(), here, key); err != nil {
+	if _, err := b.remote(t, keyOne).Push(t.Context(), here, key); err != nil {
 		t.Fatal(err)
 	}
 	pages, err := os.ReadFile(filepath.Join(here.path(key), "pages.img"))
@@ -152,7 +152,7 @@ func TestChangedObjectsAreNotFetched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b, here, there := newBucket(t), open(t, 0), open(t, 0)
 			key, remote := put(t, here, "app", large), b.remote(t, keyOne)
-			if err := remote.Push(t.Context(), here, key); err != nil {
+			if _, err := remote.Push(t.Context(), here, key); err != nil {
 				t.Fatal(err)
 			}
 			change(t, b)
@@ -164,7 +164,7 @@ func TestChangedObjectsAreNotFetched(t *testing.T) {
 				t.Errorf("left in the store: %v, %v", entries, err)
 			}
 			// What cannot be used gives way to what can.
-			if err := remote.Push(t.Context(), here, key); err != nil {
+			if _, err := remote.Push(t.Context(), here, key); err != nil {
 				t.Fatal(err)
 			}
 			use, err := remote.Fetch(t.Context(), there, key, time.Minute)
@@ -192,7 +192,7 @@ func TestChunksOfTwoPushesDoNotMix(t *testing.T) {
 	first, second, here, there := newBucket(t), newBucket(t), open(t, 0), open(t, 0)
 	key := put(t, here, "app", large)
 	for _, b := range []bucket{first, second} {
-		if err := b.remote(t, keyOne).Push(t.Context(), here, key); err != nil {
+		if _, err := b.remote(t, keyOne).Push(t.Context(), here, key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -205,7 +205,7 @@ func TestChunksOfTwoPushesDoNotMix(t *testing.T) {
 func TestForeignProcessorsSnapshotIsNotFetched(t *testing.T) {
 	b, here, there := newBucket(t), open(t, 0), open(t, 0)
 	key, remote := put(t, here, "app", 1000), b.remote(t, keyOne)
-	if err := remote.Push(t.Context(), here, key); err != nil {
+	if _, err := remote.Push(t.Context(), here, key); err != nil {
 		t.Fatal(err)
 	}
 	there.cpu = "another"
@@ -217,7 +217,7 @@ func TestForeignProcessorsSnapshotIsNotFetched(t *testing.T) {
 func TestKeysAreRotated(t *testing.T) {
 	b, here, there := newBucket(t), open(t, 0), open(t, 0)
 	key := put(t, here, "app", 1000)
-	if err := b.remote(t, keyOne).Push(t.Context(), here, key); err != nil {
+	if _, err := b.remote(t, keyOne).Push(t.Context(), here, key); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.remote(t, keyTwo).Fetch(t.Context(), there, key, time.Minute); !errors.Is(err, ErrNotFound) {
@@ -299,7 +299,7 @@ func TestOnlySealedHeadsOpen(t *testing.T) {
 func TestOneProcessFetches(t *testing.T) {
 	b, here, there := newBucket(t), open(t, 0), open(t, 0)
 	key, remote := put(t, here, "app", large), b.remote(t, keyOne)
-	if err := remote.Push(t.Context(), here, key); err != nil {
+	if _, err := remote.Push(t.Context(), here, key); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
@@ -334,7 +334,7 @@ func TestSlowFetchGivesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	remote := b.remote(t, keyOne)
-	if err := remote.Push(t.Context(), here, key); err != nil {
+	if _, err := remote.Push(t.Context(), here, key); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := remote.Fetch(t.Context(), there, key, time.Minute); !errors.Is(err, ErrSlow) {
@@ -352,7 +352,7 @@ func TestDamagedSnapshotIsNotPushed(t *testing.T) {
 	b, here := newBucket(t), open(t, 0)
 	key := put(t, here, "app", large)
 	flip(t, filepath.Join(here.path(key), "pages.img"), large-1, 1)
-	if err := b.remote(t, keyOne).Push(t.Context(), here, key); !errors.Is(err, ErrDamaged) {
+	if _, err := b.remote(t, keyOne).Push(t.Context(), here, key); !errors.Is(err, ErrDamaged) {
 		t.Fatalf("got %v", err)
 	}
 	if left := b.files(t, ""); len(left) > 0 {
@@ -370,7 +370,7 @@ func TestCollectRemovesTheOldestFirst(t *testing.T) {
 	for i, app := range []string{"old", "middle", "young"} {
 		keys[app] = put(t, here, app, 5000)
 		seen := len(b.files(t, ""))
-		if err := remote.Push(t.Context(), here, keys[app]); err != nil {
+		if _, err := remote.Push(t.Context(), here, keys[app]); err != nil {
 			t.Fatal(err)
 		}
 		if seen == len(b.files(t, "")) {

@@ -326,7 +326,7 @@ func TestFullDiskWhileFreezing(t *testing.T) {
 func TestFetchedSnapshotThaws(t *testing.T) {
 	n, b := newNode(t), newBucket(t)
 	key, sum := n.freeze(t, 16)
-	if err := b.remote(t, keyOne).Push(t.Context(), n.store, key); err != nil {
+	if _, err := b.remote(t, keyOne).Push(t.Context(), n.store, key); err != nil {
 		t.Fatal(err)
 	}
 	there := open(t, 0)

@@ -63,7 +63,7 @@ func (w *Worker) boot(ctx context.Context) (*phases, error) {
 		return nil, err
 	}
 	if store != nil {
-		use, err := store.Await(ctx, w.task.Snapshots.Key, makerTimeout)
+		use, err := w.find(ctx, store)
 		if err == nil {
 			err = w.thaw(ctx, use, times)
 			if err != nil && ctx.Err() == nil {

@@ -83,6 +83,20 @@ type Snapshots struct {
 	Key      string `json:"key"`
 	// Inputs are what the key was made of, kept with the snapshot for people.
 	Inputs json.RawMessage `json:"inputs"`
+	// Share is how snapshots are exchanged with other nodes; nil when the operator gave no key.
+	Share *Share `json:"share,omitempty"`
+}
+
+// Share is the cluster's store of snapshots.
+type Share struct {
+	// Blobs is the URL of its bucket, KeyFile the path of the keys that seal what is in it.
+	Blobs   string `json:"blobs"`
+	KeyFile string `json:"key_file"`
+	// FetchTimeout bounds how long a start may fetch before it starts cold.
+	FetchTimeout time.Duration `json:"fetch_timeout"`
+	// MaxBytes and MaxAge bound what is kept there.
+	MaxBytes int64         `json:"max_bytes"`
+	MaxAge   time.Duration `json:"max_age"`
 }
 
 // Exit is how a supervisor ended.
