@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/snapshot"
@@ -96,18 +97,23 @@ func Push(ctx context.Context, task handoff.Task) (err error) {
 	return err
 }
 
-// share pushes the snapshot in the background, in a process of its own: compressing would hold up the calls of this one. stop
-// ends it.
-func (w *Worker) share(ctx context.Context) (stop func()) {
-	if w.task.Snapshots == nil || w.task.Snapshots.Share == nil {
+// push shares a worker's snapshot, in a process of its own: compressing would hold up the calls of this one.
+type push struct {
+	task handoff.Task
+	log  zerolog.Logger
+}
+
+// start pushes in the background, if the task shares snapshots, until it is done or stopped.
+func (p push) start(ctx context.Context) (stop func()) {
+	if p.task.Snapshots == nil || p.task.Snapshots.Share == nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := w.push(ctx); err != nil && ctx.Err() == nil {
-			w.log.Warn().Err(err).Msg("push snapshot; other nodes start cold")
+		if err := p.run(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn().Err(err).Msg("push snapshot; other nodes start cold")
 		}
 	}()
 	return func() {
@@ -116,8 +122,8 @@ func (w *Worker) share(ctx context.Context) (stop func()) {
 	}
 }
 
-func (w *Worker) push(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", PushArg, filepath.Join(w.task.StateDir, handoff.TaskFile))
+func (p push) run(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", PushArg, filepath.Join(p.task.StateDir, handoff.TaskFile))
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it takes away what it stored by half
 	cmd.WaitDelay = freezeTimeout
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // the worker's log

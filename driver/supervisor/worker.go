@@ -92,7 +92,7 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 	if err := w.rest.serve(w.puller); err != nil {
 		return w.abandon(err)
 	}
-	stop := w.share(ctx)
+	stop := push{w.task, w.log}.start(ctx)
 	exit := w.serve(ctx)
 	stop()
 	if err := w.guest.close(); err != nil {
