@@ -1,6 +1,7 @@
 package guestinit_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/freshet-dev/freshet/driver/guestinit"
 	"github.com/freshet-dev/freshet/internal/eventually"
@@ -373,21 +376,22 @@ func TestAHostThatBreaksTheProtocol(t *testing.T) {
 	}
 }
 
-// FuzzSettings: whatever stands in the settings, reading them ends in settings or an error that says something.
-func FuzzSettings(f *testing.F) {
-	f.Add(`{"exec":{"command":["a","${input.b}$${c}"]},"user":{"uid":1,"gid":1},"grace":"1s"}`)
-	f.Add(`{"http":{"command":["a"],"port":80,"ready":"/","live":"/","every":"1s","failures":1}}`)
-	f.Add(`{"exec":{"command":["a","${${}}"]}}`)
-	f.Fuzz(func(t *testing.T, text string) {
-		settings, err := guestinit.ParseSettings(text)
+// TestAnyCommandLineIsTakenOrRefused: reading settings ends in settings that are right, or in an error that names the argument.
+func TestAnyCommandLineIsTakenOrRefused(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		args := rapid.SliceOf(rapid.StringMatching(`([a-z.-]|\$|\{|\}|\$\{(call|input|input\.x)\})*`)).Draw(t, "command")
+		text, err := json.Marshal(command(args...))
 		if err != nil {
-			if err.Error() == "" {
-				t.Error("an error that says nothing")
-			}
+			t.Fatal(err)
+		}
+		settings, err := guestinit.ParseSettings(string(text))
+		if err == nil {
+			err = settings.Validate()
+		} else if strings.HasPrefix(err.Error(), "command") {
 			return
 		}
-		if err := settings.Validate(); err != nil {
-			t.Errorf("settings that were taken are wrong: %v", err)
+		if err != nil {
+			t.Fatalf("%q: %v", args, err)
 		}
 	})
 }

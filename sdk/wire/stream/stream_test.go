@@ -71,7 +71,10 @@ func open(t testing.TB, s *session) *stream.Conn {
 }
 
 func TestBytesGoBothWaysAndEndsArrive(t *testing.T) {
-	s := connect(t, echo)
+	s := connect(t, func(c *stream.Conn) {
+		echo(c)
+		<-c.Done() // the end of each side is the end: nobody closes
+	})
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // four windows
 	var streams sync.WaitGroup
 	for range 8 {
