@@ -147,18 +147,34 @@ func stale(err error) bool {
 // askWho asks Nomad whether a person set the counts that somebody else set. A person's count stands for the scale-down window;
 // one that came with a new version of the job is where the autoscaler goes on from.
 func (a *scaler) askWho(ctx context.Context, function queue.Function, s *state, entry jobs.Entry) {
-	a.start(ctx, function, s, func(ctx context.Context) applied {
-		ctx, cancel := context.WithTimeout(ctx, applyTimeout)
-		defer cancel()
-		done := applied{adopted: &entry}
-		status, _, err := a.target.nomad.Jobs().ScaleStatus(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
+	a.start(ctx, function, s, func(ctx context.Context) applied { return a.target.who(ctx, entry) }, time.Time{})
+}
+
+// Nomad notes a scaling a moment after the job changed: whoWait is the pause before it is asked again, whoTries how often.
+const (
+	whoWait  = 50 * time.Millisecond
+	whoTries = 4
+)
+
+func (t *target) who(ctx context.Context, entry jobs.Entry) applied {
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	done := applied{adopted: &entry}
+	for range whoTries {
+		status, _, err := t.nomad.Jobs().ScaleStatus(entry.Job, (&api.QueryOptions{Namespace: entry.Spec.Namespace}).WithContext(ctx))
 		if err != nil {
-			done.err = fmt.Errorf("read scalings of %s: %w", function, err)
+			done.err = fmt.Errorf("read scalings of %s: %w", entry.Key(), err)
 			return done
 		}
-		done.byHand = byHand(status, entry)
-		return done
-	}, time.Time{})
+		if done.byHand = byHand(status, entry); !done.byHand.IsZero() {
+			return done
+		}
+		select {
+		case <-time.After(whoWait):
+		case <-ctx.Done():
+		}
+	}
+	return done
 }
 
 // byHand is until when the counts stand because a person set them; zero when none did.

@@ -55,6 +55,7 @@ type Elector struct {
 	changed chan struct{}
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	bucket  jetstream.KeyValue // belongs to run
 
 	mu       sync.Mutex
 	held     Lease
@@ -133,14 +134,26 @@ func (e *Elector) run(ctx context.Context) {
 	}
 }
 
+// open finds the bucket once it is there.
+func (e *Elector) open(ctx context.Context) (jetstream.KeyValue, error) {
+	if e.bucket == nil {
+		bucket, err := e.js.KeyValue(ctx, queue.LeaseBucket)
+		if err != nil {
+			return nil, fmt.Errorf("open bucket: %w", err)
+		}
+		e.bucket = bucket
+	}
+	return e.bucket, nil
+}
+
 // try renews the lease, or gets it where nobody has it.
 func (e *Elector) try(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, queue.LeaseTTL-margin)
 	defer cancel()
 	began := time.Now()
-	bucket, err := e.js.KeyValue(ctx, queue.LeaseBucket)
+	bucket, err := e.open(ctx)
 	if err != nil {
-		return fmt.Errorf("open bucket: %w", err)
+		return err
 	}
 	e.mu.Lock()
 	revision := e.revision
@@ -208,7 +221,7 @@ func (e *Elector) giveBack(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, queue.LeaseTTL)
 	defer cancel()
-	bucket, err := e.js.KeyValue(ctx, queue.LeaseBucket)
+	bucket, err := e.open(ctx)
 	if err == nil {
 		err = bucket.Delete(ctx, leaseKey, jetstream.LastRevision(revision))
 	}
