@@ -103,6 +103,9 @@ func (s *spawns) loadPath(r *http.Request) (queue.Batch, string, error) {
 	if err != nil {
 		return batch, id, err
 	}
+	if !may(r.Context(), batch.Function) {
+		return batch, id, forbidden("the token is not for " + batch.Function.String())
+	}
 	if input := queue.InputOf(id); input >= batch.Inputs && !batch.Open {
 		return batch, id, &problem{Kind: kindNotFound, Message: "batch " + batch.ID + " has no input of call " + id}
 	}

@@ -47,6 +47,10 @@ func (d *deadCalls) handleList(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
+	if !may(r.Context(), function) {
+		d.refuse(w, r, forbidden("the token is not for all of these; name a function that it is for"))
+		return
+	}
 	q, err := parseList(query)
 	if err != nil {
 		d.refuse(w, r, err)
@@ -81,6 +85,9 @@ func (d *deadCalls) load(r *http.Request) (queue.DeadCall, error) {
 	}
 	if err != nil {
 		return dead, unavailable("the dead call cannot be read; try again", err)
+	}
+	if !may(r.Context(), dead.Function) {
+		return dead, forbidden("the token is not for " + dead.Function.String())
 	}
 	return dead, nil
 }

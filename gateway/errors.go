@@ -17,14 +17,16 @@ import (
 
 // The kinds of error that the gateway itself makes, beside those of package wire.
 const (
-	kindNotFound    wire.Kind = "not_found"
-	kindNotAllowed  wire.Kind = "not_allowed"
-	kindTooLarge    wire.Kind = "too_large"
-	kindQueueFull   wire.Kind = "queue_full"
-	kindUnavailable wire.Kind = "unavailable"
-	kindConflict    wire.Kind = "conflict"
-	kindGone        wire.Kind = "gone"
-	kindInternal    wire.Kind = "internal"
+	kindNotFound     wire.Kind = "not_found"
+	kindNotAllowed   wire.Kind = "not_allowed"
+	kindTooLarge     wire.Kind = "too_large"
+	kindQueueFull    wire.Kind = "queue_full"
+	kindUnavailable  wire.Kind = "unavailable"
+	kindConflict     wire.Kind = "conflict"
+	kindGone         wire.Kind = "gone"
+	kindUnauthorized wire.Kind = "unauthorized"
+	kindForbidden    wire.Kind = "forbidden"
+	kindInternal     wire.Kind = "internal"
 )
 
 // statusClientClosed is nginx's status for a call that the caller took back; HTTP has none of its own.
@@ -53,6 +55,10 @@ func statusOf(kind wire.Kind) int {
 		return http.StatusTooManyRequests
 	case kindConflict:
 		return http.StatusConflict
+	case kindUnauthorized:
+		return http.StatusUnauthorized
+	case kindForbidden:
+		return http.StatusForbidden
 	case kindGone:
 		return http.StatusGone
 	}

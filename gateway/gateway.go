@@ -6,6 +6,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -57,6 +58,11 @@ type Config struct {
 	Jobs  Jobs
 	// Streams are the operator's choices for the streams, which the gateway makes where they are missing.
 	Streams queue.Settings
+	// Auth asks every caller for a token; RootToken is the operator's own, which may do everything. Off by default.
+	Auth      bool
+	RootToken string
+	// Origins are the web origins whose pages may use the API; "*" for all. None by default.
+	Origins []string
 	// Registry takes the metrics and is served at /metrics.
 	Registry *prometheus.Registry
 	// Version is shown in the metrics.
@@ -69,6 +75,8 @@ type Config struct {
 type Gateway struct {
 	*caller
 
+	guard   *guard
+	tokens  *tokenAPI
 	spawns  *spawns
 	dead    *deadCalls
 	deploys *deploys
@@ -103,6 +111,7 @@ type exchange struct {
 type stores struct {
 	results jetstream.Stream
 	keys    jetstream.KeyValue
+	tokens  jetstream.KeyValue
 }
 
 // New makes a gateway and starts nothing.
@@ -139,14 +148,19 @@ func New(config Config) (*Gateway, error) {
 		responder: answers, directory: functions, metrics: metrics,
 	}
 	g := &Gateway{
-		caller:  calls,
+		caller: calls,
+		guard: &guard{
+			responder: answers, on: config.Auth, root: sha256.Sum256([]byte(config.RootToken)), rooted: config.RootToken != "",
+			tokens: &tokens{byID: make(map[string]*token)},
+		},
+		tokens:  &tokenAPI{calls.exchange, answers},
 		spawns:  &spawns{calls},
 		dead:    &deadCalls{calls},
 		deploys: &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
 		logs:    &logReader{responder: answers, directory: functions, js: js},
 		blobs:   config.Blobs, streams: config.Streams,
 	}
-	g.handler = g.routes()
+	g.handler = crossOrigin(config.Origins, g.routes())
 	return g, nil
 }
 
@@ -199,8 +213,8 @@ func (g *Gateway) setUp(ctx context.Context) {
 	}
 }
 
-func (g *Gateway) openStores(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+func (g *Gateway) openStores(run context.Context) error {
+	ctx, cancel := context.WithTimeout(run, time.Minute)
 	defer cancel()
 	if err := queue.Setup(ctx, g.js, g.streams); err != nil {
 		return err
@@ -213,7 +227,16 @@ func (g *Gateway) openStores(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", queue.KeysBucket, err)
 	}
-	g.ready.Store(&stores{results, keys})
+	tokens, err := g.js.KeyValue(ctx, queue.TokensBucket)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", queue.TokensBucket, err)
+	}
+	if g.guard.on {
+		if err := g.followTokens(run, tokens); err != nil {
+			return err
+		}
+	}
+	g.ready.Store(&stores{results, keys, tokens})
 	return nil
 }
 

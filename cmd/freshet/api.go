@@ -13,12 +13,12 @@ import (
 
 // apiClient speaks the part of the gateway's HTTP API that is for tools rather than callers.
 type apiClient struct {
-	base string
-	http *http.Client
+	base, token string
+	http        *http.Client
 }
 
-func newAPIClient(base string) apiClient {
-	return apiClient{base: strings.TrimRight(base, "/"), http: &http.Client{}}
+func newAPIClient(base, token string) apiClient {
+	return apiClient{base: strings.TrimRight(base, "/"), token: token, http: &http.Client{}}
 }
 
 // do sends a request and returns the response of a success; any other status becomes an error with the gateway's words.
@@ -30,6 +30,9 @@ func (a apiClient) do(ctx context.Context, method, path string, query url.Values
 	request, err := http.NewRequestWithContext(ctx, method, address, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
+	}
+	if a.token != "" {
+		request.Header.Set("Authorization", "Bearer "+a.token)
 	}
 	response, err := a.http.Do(request)
 	if err != nil {
@@ -73,6 +76,11 @@ func (a apiClient) json(ctx context.Context, method, path string, query url.Valu
 		}
 		in = bytes.NewReader(data)
 	}
+	return a.send(ctx, method, path, query, in, into)
+}
+
+// send sends a body of any length and decodes a JSON answer.
+func (a apiClient) send(ctx context.Context, method, path string, query url.Values, in io.Reader, into any) error {
 	response, err := a.do(ctx, method, path, query, in)
 	if err != nil {
 		return err

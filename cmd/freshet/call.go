@@ -114,7 +114,7 @@ func failed(err error) error {
 }
 
 func call(cmd *cobra.Command, env environment, function string, input []byte, o callOptions) error {
-	base, err := env.gateway(o.addr)
+	c, err := env.client(o.addr, client.Namespace(o.namespace), client.Patience(10*time.Second))
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func call(cmd *cobra.Command, env environment, function string, input []byte, o 
 		defer cancel()
 	}
 	began := time.Now()
-	response, err := client.New(base, client.Namespace(o.namespace), client.Patience(10*time.Second)).Do(ctx, client.Request{
+	response, err := c.Do(ctx, client.Request{
 		Function: function, Body: input, ContentType: guessType(o.contentType, input),
 	})
 	if err != nil {

@@ -25,7 +25,7 @@ func completeFunction(env environment) cobra.CompletionFunc {
 		defer cancel()
 		var functions []functionRow
 		query := url.Values{"namespace": {cmd.Flag("namespace").Value.String()}}
-		if err := newAPIClient(base).get(ctx, "/v1/functions", query, &functions); err != nil {
+		if err := newAPIClient(base, env.credentials(base)).get(ctx, "/v1/functions", query, &functions); err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		names := make([]string, len(functions))

@@ -118,7 +118,7 @@ func (d *demonstration) start(env environment, o upOptions) (err error) {
 		d.say("    ready after %s, state in %s", short(time.Since(began)), o.state)
 		d.row("Cluster ready", short(time.Since(began)).String(), "")
 	}
-	d.calls, d.api = client.New(d.state.Gateway()), newAPIClient(d.state.Gateway())
+	d.calls, d.api = client.New(d.state.Gateway(), client.Token(d.state.Token)), newAPIClient(d.state.Gateway(), d.state.Token)
 	return nil
 }
 

@@ -42,7 +42,7 @@ each function. Functions that the app had before and has no more are stopped.`,
 				return err
 			}
 			began := time.Now()
-			answer, err := deploy(cmd.Context(), newAPIClient(base), given[0], o)
+			answer, err := deploy(cmd.Context(), newAPIClient(base, env.credentials(base)), given[0], o)
 			if err != nil {
 				return err
 			}
@@ -192,7 +192,7 @@ func newDelete(env environment) *cobra.Command {
 				return err
 			}
 			query := url.Values{"namespace": {namespace}}
-			if err := newAPIClient(base).json(cmd.Context(), http.MethodDelete, "/v1/apps/"+given[0], query, nil, nil); err != nil {
+			if err := newAPIClient(base, env.credentials(base)).json(cmd.Context(), http.MethodDelete, "/v1/apps/"+given[0], query, nil, nil); err != nil {
 				return fmt.Errorf("delete %s: %w", given[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Deleted %s.\n", given[0])

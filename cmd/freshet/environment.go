@@ -9,6 +9,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/freshet-dev/freshet/internal/local"
+	"github.com/freshet-dev/freshet/sdk/client"
 )
 
 // environment is everything read from the process's environment: the only place that does.
@@ -21,6 +22,10 @@ type environment struct {
 	cache string
 	// nomad and runsc are paths of those tools, from FRESHET_NOMAD and FRESHET_RUNSC.
 	nomad, runsc string
+	// token is what the gateway is shown, from FRESHET_TOKEN.
+	token string
+	// rootToken is what a gateway takes from its operator, from FRESHET_ROOT_TOKEN.
+	rootToken string
 	// natsUser and natsPassword are a component's, from FRESHET_NATS_USER and FRESHET_NATS_PASSWORD.
 	natsUser, natsPassword string
 }
@@ -32,6 +37,8 @@ func newEnvironment() environment {
 		cache:        or(os.Getenv("FRESHET_CACHE"), defaultCache()),
 		nomad:        os.Getenv("FRESHET_NOMAD"),
 		runsc:        os.Getenv("FRESHET_RUNSC"),
+		token:        os.Getenv("FRESHET_TOKEN"),
+		rootToken:    os.Getenv("FRESHET_ROOT_TOKEN"),
 		natsUser:     os.Getenv("FRESHET_NATS_USER"),
 		natsPassword: os.Getenv("FRESHET_NATS_PASSWORD"),
 	}
@@ -80,6 +87,33 @@ func (e environment) gateway(flag string) (string, error) {
 		return "", fmt.Errorf("find a gateway: none runs here from %s: start one with `freshet up`, or name one with --addr or FRESHET_ADDR", e.state)
 	}
 	return state.Gateway(), nil
+}
+
+// credentials is the token to show: the one given, else that of `freshet up` where the address is its.
+func (e environment) credentials(address string) string {
+	if e.token != "" {
+		return e.token
+	}
+	state, err := local.LoadState(e.state)
+	if err != nil || state.Gateway() != address {
+		return ""
+	}
+	return state.Token
+}
+
+// client calls functions through the gateway to talk to.
+func (e environment) client(addr string, options ...client.Option) (*client.Client, error) {
+	base, err := e.gateway(addr)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(base, append(options, client.Token(e.credentials(base)))...), nil
+}
+
+// api speaks to the gateway to talk to.
+func (e environment) api(addr string) (apiClient, error) {
+	base, err := e.gateway(addr)
+	return newAPIClient(base, e.credentials(base)), err
 }
 
 // newLogger writes for people on a terminal and JSON lines elsewhere.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,8 @@ type gatewayOptions struct {
 	componentOptions
 	blobs    string
 	replicas int
+	auth     string
+	origins  []string
 }
 
 func newGateway(env environment) *cobra.Command {
@@ -27,19 +30,43 @@ func newGateway(env environment) *cobra.Command {
 		Use:   "gateway",
 		Short: "Run a gateway",
 		Long: `Runs a gateway, which turns HTTP calls into queued ones and answers with their results, and takes deploys. Run as many as
-you like. It serves /healthz, /readyz and /metrics.`,
+you like. It serves /healthz, /readyz and /metrics, which ask for no token.
+
+Callers show a token unless --auth is off. The first one, which makes the others, is the operator's: FRESHET_ROOT_TOKEN.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runGateway(cmd, env, o) },
 	}
 	o.addFlags(cmd, "127.0.0.1:8600")
 	cmd.Flags().StringVar(&o.blobs, "blobs", "", "URL of the blob store, such as file:///var/lib/freshet/blobs")
 	cmd.Flags().IntVar(&o.replicas, "replicas", 1, "copies of each stream in the NATS cluster")
+	cmd.Flags().StringVar(&o.auth, "auth", "", "ask callers for a token: on or off (default: off on a loopback address, else on)")
+	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "web origins whose pages may use the API, * for all (default: none)")
 	return cmd
+}
+
+// asks tells whether callers must show a token.
+func (o gatewayOptions) asks(cmd *cobra.Command) (bool, error) {
+	switch o.auth {
+	case "on", "off":
+		return o.auth == "on", nil
+	case "":
+		host, _, err := net.SplitHostPort(o.listen)
+		if err != nil {
+			return false, usagef(cmd, "--listen %s: %w", o.listen, err)
+		}
+		address := net.ParseIP(host)
+		return host != "localhost" && (address == nil || !address.IsLoopback()), nil
+	}
+	return false, usagef(cmd, "--auth %s: use on or off", o.auth)
 }
 
 func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	if o.blobs == "" {
 		return usagef(cmd, "--blobs: name the blob store, such as file:///var/lib/freshet/blobs")
+	}
+	auth, err := o.asks(cmd)
+	if err != nil {
+		return err
 	}
 	ctx, log := cmd.Context(), newLogger("gateway")
 	nc, err := connectNATS("gateway", o.nats, env, log)
@@ -60,7 +87,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	defer watcher.Close()
 	g, err := gateway.New(gateway.Config{
 		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
-		Registry: prometheus.NewRegistry(), Version: version, Log: log,
+		Registry: prometheus.NewRegistry(), Version: version, Log: log, Auth: auth, RootToken: env.rootToken, Origins: o.origins,
 	})
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func newLogs(env environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return logs(cmd, newAPIClient(base), app, function, o)
+			return logs(cmd, newAPIClient(base, env.credentials(base)), app, function, o)
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)

@@ -85,7 +85,10 @@ A first round, on one machine:
 		&cobra.Group{ID: "run", Title: "One machine:"},
 		&cobra.Group{ID: "part", Title: "Components of a cluster:"},
 	)
-	for _, cmd := range []*cobra.Command{newDeploy(env), newCall(env), newMap(env), newPs(env), newLogs(env), newScale(env), newDelete(env), newJobspec(), newSimulate()} {
+	for _, cmd := range []*cobra.Command{
+		newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newToken(env),
+		newPs(env), newLogs(env), newScale(env), newDelete(env), newJobspec(), newSimulate(),
+	} {
 		cmd.GroupID = "use"
 		root.AddCommand(cmd)
 	}

@@ -73,7 +73,7 @@ type mapSummary struct {
 }
 
 func runMap(cmd *cobra.Command, env environment, function string, o mapOptions) error {
-	base, err := env.gateway(o.addr)
+	c, err := env.client(o.addr, client.Namespace(o.namespace))
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,6 @@ func runMap(cmd *cobra.Command, env environment, function string, o mapOptions) 
 		return err
 	}
 	results := bufio.NewWriter(out)
-	c := client.New(base, client.Namespace(o.namespace))
 	summary, err := mapLines(cmd, c, function, lines, results, o)
 	err = errors.Join(err, results.Flush(), out.Close())
 	if err != nil {

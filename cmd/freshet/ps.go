@@ -44,7 +44,7 @@ func newPs(env environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client, query := newAPIClient(base), url.Values{"namespace": {namespace}}
+			client, query := newAPIClient(base, env.credentials(base)), url.Values{"namespace": {namespace}}
 			var functions []functionRow
 			if err := client.get(cmd.Context(), "/v1/functions", query, &functions); err != nil {
 				return err

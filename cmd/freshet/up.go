@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ const readyTimeout = 90 * time.Second
 
 type upOptions struct {
 	state, nomad, runsc string
-	detach              bool
+	detach, auth        bool
 }
 
 // addFlags adds the flags of every command that starts a cluster.
@@ -55,6 +56,7 @@ function, queued call and result again. Ctrl-C, or 'freshet down', stops all tha
 		},
 	}
 	o.addFlags(cmd, env)
+	cmd.Flags().BoolVar(&o.auth, "auth", false, "have the gateway ask callers for a token; this command line shows the cluster's own")
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "return once it is ready and leave it running")
 	return cmd
 }
@@ -73,6 +75,7 @@ func up(cmd *cobra.Command, env environment, o upOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	state.Auth = o.auth
 	ctx := cmd.Context()
 	cluster, err := local.Start(ctx, state, programs, newLogger("up").Level(zerolog.InfoLevel))
 	if err != nil {
@@ -154,7 +157,7 @@ func startSession(o upOptions) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer func() { _ = out.Close() }() // the child holds its own descriptor
-	child := exec.Command(self, "up", "--state", o.state, "--nomad", o.nomad, "--runsc", o.runsc)
+	child := exec.Command(self, "up", "--state", o.state, "--nomad", o.nomad, "--runsc", o.runsc, "--auth="+strconv.FormatBool(o.auth))
 	child.Stdout, child.Stderr = out, out
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {

@@ -65,9 +65,9 @@ func (c *Cluster) commands(nomadConfig string) []command {
 			name: "gateway", path: c.programs.Freshet,
 			args: []string{
 				"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", s.Ports.Gateway),
-				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(),
+				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(), "--auth", s.auth(),
 			},
-			env:        natsUser(s, queue.RoleGateway),
+			env:        append(natsUser(s, queue.RoleGateway), "FRESHET_ROOT_TOKEN="+s.Token),
 			stopSignal: syscall.SIGTERM, grace: 15 * time.Second,
 		},
 		{
@@ -80,6 +80,13 @@ func (c *Cluster) commands(nomadConfig string) []command {
 			stopSignal: syscall.SIGTERM, grace: 10 * time.Second,
 		},
 	}
+}
+
+func (s *State) auth() string {
+	if s.Auth {
+		return "on"
+	}
+	return "off"
 }
 
 // natsUser passes the password by the environment: arguments are everybody's to read.

@@ -41,6 +41,10 @@ type State struct {
 	Ports Ports `json:"ports"`
 	// Passwords of the NATS users, by role.
 	Passwords map[queue.Role]string `json:"passwords"`
+	// Token is the gateway's first one, which may do everything.
+	Token string `json:"token"`
+	// Auth has the gateway ask for tokens, as long as this cluster runs.
+	Auth bool `json:"-"`
 }
 
 const stateFile = "up.json"
@@ -71,6 +75,7 @@ func OpenState(dir string) (*State, error) {
 	for _, role := range []queue.Role{queue.RoleGateway, queue.RoleAutoscaler, queue.RoleWorker} {
 		state.Passwords[role] = rand.Text()
 	}
+	state.Token = "frt_root_" + rand.Text()
 	if err := state.choosePorts(); err != nil {
 		return nil, err
 	}

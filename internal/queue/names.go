@@ -34,6 +34,8 @@ const (
 	EventsStream = "FRESHET_EVENTS"
 	// KeysBucket is the key-value bucket that maps idempotency keys to call ids, and holds the marks of suspect calls.
 	KeysBucket = "FRESHET_KEYS"
+	// TokensBucket is the key-value bucket that holds the gateways' tokens, hashed.
+	TokensBucket = "FRESHET_TOKENS"
 )
 
 // Function names a function in subjects, log fields and metrics.

@@ -190,5 +190,8 @@ func ensureKeys(ctx context.Context, js jetstream.JetStream, s Settings) error {
 	if err != nil {
 		return fmt.Errorf("ensure bucket %s: %w", KeysBucket, err)
 	}
+	if _, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: TokensBucket, Replicas: s.Replicas}); err != nil {
+		return fmt.Errorf("ensure bucket %s: %w", TokensBucket, err)
+	}
 	return nil
 }

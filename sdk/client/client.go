@@ -26,6 +26,7 @@ type Client struct {
 	namespace string
 	http      *http.Client
 	patience  time.Duration
+	token     string
 }
 
 // DefaultPatience is how long a client keeps trying to reach a gateway that is away before it gives up.
@@ -42,6 +43,9 @@ func Patience(d time.Duration) Option { return func(c *Client) { c.patience = d 
 
 // HTTPClient replaces the client's own HTTP client, which keeps many connections open to the gateway.
 func HTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
+
+// Token is sent with each request to gateways that ask who calls.
+func Token(token string) Option { return func(c *Client) { c.token = token } }
 
 // New makes a client for the gateway at an address such as "http://127.0.0.1:8600".
 func New(address string, options ...Option) *Client {
@@ -96,6 +100,8 @@ type Request struct {
 	ContentType string
 	// Key makes the call happen once however often it is sent; New makes one for each call unless given.
 	Key string
+	// Keep is how long the result of a spawned call is kept, at most 7 days. Default 7 days.
+	Keep time.Duration
 }
 
 // Response is a call's output.
@@ -108,19 +114,34 @@ type Response struct {
 	Attempt int
 	// Queued, Started and Run are where the time went: waiting for a free worker, waiting for a worker's start, running.
 	Queued, Started, Run time.Duration
+
+	status int
 }
 
 // Do makes a call and waits for its output. While the gateway is away it tries again with the same key, so that the call
 // still happens once.
 func (c *Client) Do(ctx context.Context, request Request) (Response, error) {
-	app, function, ok := strings.Cut(request.Function, ".")
-	if !ok {
-		return Response{}, fmt.Errorf("call %q: write APP.FUNCTION, such as gosearch.search", request.Function)
+	return c.do(ctx, request, "call")
+}
+
+// do makes a call in one of the ways that the gateway offers.
+func (c *Client) do(ctx context.Context, request Request, way string) (Response, error) {
+	address, err := c.address(request, way)
+	if err != nil {
+		return Response{}, err
 	}
 	if request.Key == "" {
 		request.Key = rand.Text()
 	}
-	address := c.base + "/v1/functions/" + url.PathEscape(app) + "/" + url.PathEscape(function) + "/call"
+	return c.again(ctx, func() (Response, time.Duration, error) { return c.send(ctx, http.MethodPost, address, request) })
+}
+
+func (c *Client) address(request Request, way string) (string, error) {
+	app, function, ok := strings.Cut(request.Function, ".")
+	if !ok {
+		return "", fmt.Errorf("call %q: write APP.FUNCTION, such as gosearch.search", request.Function)
+	}
+	address := c.base + "/v1/functions/" + url.PathEscape(app) + "/" + url.PathEscape(function) + "/" + way
 	query := url.Values{}
 	if c.namespace != "default" {
 		query.Set("namespace", c.namespace)
@@ -131,14 +152,15 @@ func (c *Client) Do(ctx context.Context, request Request) (Response, error) {
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
-	return c.retry(ctx, address, request)
+	return address, nil
 }
 
-// retry sends the request until it is answered or the patience is over.
-func (c *Client) retry(ctx context.Context, address string, request Request) (Response, error) {
+// again sends a request until it is answered or the patience is over. The duration that once returns says how long to wait before
+// another try, or final.
+func (c *Client) again(ctx context.Context, once func() (Response, time.Duration, error)) (Response, error) {
 	giveUp := time.Now().Add(c.patience)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		response, wait, err := c.once(ctx, address, request)
+		response, wait, err := once()
 		if err == nil || ctx.Err() != nil || wait < 0 {
 			return response, err
 		}
@@ -154,18 +176,34 @@ func (c *Client) retry(ctx context.Context, address string, request Request) (Re
 	}
 }
 
-// final tells retry that trying again does not help.
+// final tells again that trying again does not help.
 const final = time.Duration(-1)
 
-// once sends the request; the duration says how long to wait before another try, or final.
-func (c *Client) once(ctx context.Context, address string, request Request) (Response, time.Duration, error) {
-	httpRequest, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(request.Body))
+func (c *Client) newRequest(ctx context.Context, method, address string, request Request) (*http.Request, error) {
+	httpRequest, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(request.Body))
 	if err != nil {
-		return Response{}, final, fmt.Errorf("call %s: %w", request.Function, err)
+		return nil, fmt.Errorf("call %s: %w", request.Function, err)
 	}
-	httpRequest.Header.Set("Idempotency-Key", request.Key)
+	if request.Key != "" {
+		httpRequest.Header.Set("Idempotency-Key", request.Key)
+	}
 	if request.ContentType != "" {
 		httpRequest.Header.Set("Content-Type", request.ContentType)
+	}
+	if request.Keep > 0 {
+		httpRequest.Header.Set("Freshet-Keep", request.Keep.String())
+	}
+	if c.token != "" {
+		httpRequest.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return httpRequest, nil
+}
+
+// send sends the request once.
+func (c *Client) send(ctx context.Context, method, address string, request Request) (Response, time.Duration, error) {
+	httpRequest, err := c.newRequest(ctx, method, address, request)
+	if err != nil {
+		return Response{}, final, err
 	}
 	httpResponse, err := c.http.Do(httpRequest)
 	if err != nil {
@@ -176,7 +214,7 @@ func (c *Client) once(ctx context.Context, address string, request Request) (Res
 	if err != nil {
 		return Response{}, 0, fmt.Errorf("call %s: read the answer: %w", request.Function, err)
 	}
-	if httpResponse.StatusCode != http.StatusOK {
+	if httpResponse.StatusCode/100 != 2 {
 		failed := newError(httpResponse, body)
 		return Response{}, waitFor(httpResponse), fmt.Errorf("call %s: %w", request.Function, failed)
 	}
@@ -226,7 +264,8 @@ func newResponse(response *http.Response, body []byte) Response {
 	h := response.Header
 	attempt, _ := strconv.Atoi(h.Get("Freshet-Attempt")) // 0 when a proxy took it away
 	r := Response{
-		Body: body, ContentType: h.Get("Content-Type"),
+		status: response.StatusCode,
+		Body:   body, ContentType: h.Get("Content-Type"),
 		Call: h.Get("Freshet-Call"), Worker: h.Get("Freshet-Worker"), Attempt: attempt,
 	}
 	for entry := range strings.SplitSeq(h.Get("Server-Timing"), ",") {

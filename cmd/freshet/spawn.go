@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-dev/freshet/sdk/client"
+)
+
+type spawnOptions struct {
+	addr, namespace, file, contentType, batch string
+	keep                                      time.Duration
+}
+
+func newSpawn(env environment) *cobra.Command {
+	var o spawnOptions
+	cmd := &cobra.Command{
+		Use:   "spawn APP.FUNCTION [INPUT]",
+		Short: "Queue a call, or one for each line of a file, and print its id",
+		Long: `Queues a call and prints its id once the cluster has it for certain; 'freshet result ID' fetches what became of it. With --batch a
+call is queued for each line of a file, however long it is, and the batch's id is printed.`,
+		Example: `  freshet spawn gosearch.search '{"q":"http server"}'
+  freshet spawn gosearch.search --batch examples/gosearch/queries.ndjson`,
+		Args:              args(cobra.RangeArgs(1, 2)),
+		ValidArgsFunction: completeFunction(env),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if _, _, err := splitName(given[0]); err != nil {
+				return usagef(cmd, "%w", err)
+			}
+			if o.batch != "" {
+				return spawnBatch(cmd, env, given[0], o)
+			}
+			input, err := readInput(cmd, given[1:], o.file)
+			if err != nil {
+				return err
+			}
+			return spawn(cmd, env, given[0], input, o)
+		},
+	}
+	addClientFlags(cmd, &o.addr, &o.namespace)
+	cmd.Flags().StringVarP(&o.file, "file", "f", "", "read the input from a file")
+	cmd.Flags().StringVar(&o.batch, "batch", "", "file with one input a line, or - for standard input")
+	cmd.Flags().StringVar(&o.contentType, "content-type", "", "content type of the input (default: application/json where it looks like it, else text/plain)")
+	cmd.Flags().DurationVar(&o.keep, "keep", 0, "how long the result is kept (default: 7 days)")
+	return cmd
+}
+
+func spawn(cmd *cobra.Command, env environment, function string, input []byte, o spawnOptions) error {
+	c, err := env.client(o.addr, client.Namespace(o.namespace), client.Patience(10*time.Second))
+	if err != nil {
+		return err
+	}
+	call, err := c.Spawn(cmd.Context(), client.Request{
+		Function: function, Body: input, ContentType: guessType(o.contentType, input), Keep: o.keep,
+	})
+	if err != nil {
+		return failed(err)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), call)
+	return nil
+}
+
+func spawnBatch(cmd *cobra.Command, env environment, function string, o spawnOptions) error {
+	api, err := env.api(o.addr)
+	if err != nil {
+		return err
+	}
+	in := cmd.InOrStdin()
+	if o.batch != "-" {
+		file, err := os.Open(o.batch)
+		if err != nil {
+			return fmt.Errorf("open input: %w", err)
+		}
+		defer func() { _ = file.Close() }() // read only
+		in = file
+	}
+	app, name, err := splitName(function)
+	if err != nil {
+		return err
+	}
+	var batch struct {
+		Batch  string `json:"batch"`
+		Inputs int64  `json:"inputs"`
+	}
+	path := "/v1/functions/" + app + "/" + name + "/batch"
+	if err := api.send(cmd.Context(), http.MethodPost, path, url.Values{"namespace": {o.namespace}}, in, &batch); err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), batch.Batch)
+	fmt.Fprintf(cmd.ErrOrStderr(), "%d calls are queued\n", batch.Inputs)
+	return nil
+}
+
+func newResult(env environment) *cobra.Command {
+	var addr, namespace string
+	cmd := &cobra.Command{
+		Use:   "result ID",
+		Short: "Wait for a spawned call, or a batch, and print what became of it",
+		Long: `Waits until a spawned call has ended and prints its output; exit code 3 says that the call itself ended in an error, which is
+printed. Of a batch it prints a line of JSON for each input, in their order, as they end.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if len(given[0]) == 26 && given[0][19:] == "0000000" { // the id of a batch
+				return batchResults(cmd, env, addr, given[0])
+			}
+			c, err := env.client(addr, client.Namespace(namespace), client.Patience(10*time.Second))
+			if err != nil {
+				return err
+			}
+			response, err := c.Result(cmd.Context(), given[0])
+			if err != nil {
+				return failed(err)
+			}
+			if _, err := cmd.OutOrStdout().Write(response.Body); err != nil {
+				return fmt.Errorf("print output: %w", err)
+			}
+			return nil
+		},
+	}
+	addClientFlags(cmd, &addr, &namespace)
+	return cmd
+}
+
+func batchResults(cmd *cobra.Command, env environment, addr, batch string) error {
+	api, err := env.api(addr)
+	if err != nil {
+		return err
+	}
+	response, err := api.do(cmd.Context(), http.MethodGet, "/v1/batches/"+batch+"/results", url.Values{"follow": {"true"}}, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }() // read to its end
+	if _, err := io.Copy(cmd.OutOrStdout(), response.Body); err != nil {
+		return fmt.Errorf("read results: %w", err)
+	}
+	return nil
+}
+
+func newCancel(env environment) *cobra.Command {
+	var addr, namespace string
+	cmd := &cobra.Command{
+		Use:   "cancel ID...",
+		Short: "Cancel spawned calls and batches, waiting or running",
+		Args:  args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			api, err := env.api(addr)
+			if err != nil {
+				return err
+			}
+			for _, id := range given {
+				if err := cancelOne(cmd.Context(), api, id); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is cancelled.\n", id)
+			}
+			return nil
+		},
+	}
+	addClientFlags(cmd, &addr, &namespace)
+	return cmd
+}
+
+func cancelOne(ctx context.Context, api apiClient, id string) error {
+	kind := "calls"
+	if len(id) == 26 && id[19:] == "0000000" {
+		kind = "batches"
+	}
+	return api.json(ctx, http.MethodPost, "/v1/"+kind+"/"+url.PathEscape(id)+"/cancel", nil, nil, nil)
+}
