@@ -12,7 +12,7 @@ import (
 // renewal: an autoscaler that died is followed by another one this soon.
 const (
 	LeaseBucket = "FRESHET_LEASE"
-	LeaseTTL    = 2 * time.Second
+	LeaseTTL    = 1500 * time.Millisecond
 )
 
 // LeaseSubject is where a lease is written.

@@ -62,10 +62,31 @@ func run(m *testing.M) int {
 	return code
 }
 
+// devices is the folder whose files are the node's simulated devices: Nomad's own example plugin offers those of the directory
+// that the agent was started in.
+func (c *cluster) devices() string { return filepath.Join(c.dir, "devices") }
+
+// simulateDevices puts the example plugin beside the driver.
+func (c *cluster) simulateDevices() error {
+	plugins := filepath.Join(c.dir, "plugins")
+	if err := errors.Join(os.MkdirAll(plugins, 0o700), os.MkdirAll(c.devices(), 0o700)); err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(plugins, "example-fs-device"), "github.com/hashicorp/nomad/plugins/device/cmd/example/cmd")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the device plugin: %w: %s", err, out)
+	}
+	return nil
+}
+
 // start runs `freshet up` and deploys the tests' app.
 func (c *cluster) start() error {
+	if err := c.simulateDevices(); err != nil {
+		return err
+	}
 	c.output = &bytes.Buffer{}
 	c.up = exec.Command(filepath.Join(c.bin, "freshet"), "up", "--state", c.dir)
+	c.up.Dir = c.devices()
 	c.up.Stdout, c.up.Stderr = c.output, c.output
 	if err := c.up.Start(); err != nil {
 		return err

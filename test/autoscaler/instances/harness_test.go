@@ -115,7 +115,7 @@ func (r *rig) start(t *testing.T) *instance {
 // acts tells that the instance says so itself.
 func (r *rig) acting(t *testing.T, i *instance) bool {
 	t.Helper()
-	return strings.Contains(r.metrics(t, i), "freshet_autoscaler_acting 1")
+	return strings.Contains(r.metrics(t, i), "\nfreshet_autoscaler_acting 1\n")
 }
 
 // cpu is the processor time that the process used.
