@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type Driver struct {
 
 	mu      sync.Mutex
 	starter *starter // nil until SetConfig
+	given   Config   // what SetConfig was given
 	tasks   map[string]*task
 }
 
@@ -61,14 +64,33 @@ func (d *Driver) SetConfig(cfg *base.Config) error {
 	if err := base.MsgPackDecode(cfg.PluginConfig, &config); err != nil {
 		return fmt.Errorf("decode plugin config: %w", err)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.starter != nil && reflect.DeepEqual(config, d.given) {
+		return nil // an agent that was restarted says to its plugin what the former one said
+	}
+	if d.starter != nil {
+		if err := d.starter.close(); err != nil {
+			return err
+		}
+		d.starter = nil
+	}
 	starter, err := newStarter(d.ctx, config, d.log)
 	if err != nil {
 		return err
 	}
+	d.starter, d.given = starter, config
+	return nil
+}
+
+// Close lets go of what the node lends; tasks run on.
+func (d *Driver) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.starter = starter
-	return nil
+	if d.starter == nil {
+		return nil
+	}
+	return d.starter.close()
 }
 
 func (d *Driver) getStarter() (*starter, error) {
@@ -116,17 +138,17 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if _, err := d.get(cfg.ID); err == nil {
 		return nil, nil, fmt.Errorf("task %s runs already", cfg.ID)
 	}
-	started, err := starter.start(d.ctx, cfg)
+	started, net, err := starter.start(d.ctx, cfg, func(message string) { d.emit(cfg, message) })
 	if err != nil {
 		return nil, nil, err
 	}
 	handle := drivers.NewTaskHandle(handleVersion)
 	handle.Config, handle.State = cfg, drivers.TaskStateRunning
 	if err := handle.SetDriverState(&started.state); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("keep task state: %w", err), started.kill())
+		return nil, nil, errors.Join(fmt.Errorf("keep task state: %w", err), started.signalSupervisor(unix.SIGKILL))
 	}
 	d.put(started)
-	return handle, nil, nil
+	return handle, net, nil
 }
 
 // RecoverTask finds a task that a former plugin started. One whose worker ended meanwhile is found too, and its end reported.
@@ -137,11 +159,15 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if _, err := d.get(handle.Config.ID); err == nil {
 		return nil
 	}
+	starter, err := d.getStarter()
+	if err != nil {
+		return err
+	}
 	var state taskState
 	if err := handle.GetDriverState(&state); err != nil {
 		return fmt.Errorf("recover task %s: %w", handle.Config.ID, err)
 	}
-	recovered, err := recoverTask(handle.Config, state, d.log)
+	recovered, err := recoverTask(handle.Config, state, starter)
 	if err != nil {
 		return err
 	}
@@ -166,9 +192,9 @@ func (d *Driver) get(id string) (*task, error) {
 	return t, nil
 }
 
-func (d *Driver) emit(t *task, message string) {
+func (d *Driver) emit(cfg *drivers.TaskConfig, message string) {
 	event := &drivers.TaskEvent{
-		TaskID: t.config.ID, TaskName: t.config.Name, AllocID: t.config.AllocID, Timestamp: time.Now(), Message: message,
+		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message,
 	}
 	if err := d.eventer.EmitEvent(event); err != nil {
 		d.log.Debug().Err(err).Msg("emit task event")
@@ -200,13 +226,28 @@ func (d *Driver) WaitTask(ctx context.Context, id string) (<-chan *drivers.ExitR
 	return results, nil
 }
 
-// StopTask lets the worker finish its calls within the timeout, then kills it.
-func (d *Driver) StopTask(id string, timeout time.Duration, _ string) error {
+// StopTask asks the task to end, by the signal or as docker does by SIGTERM, and kills it after the timeout. A worker finishes its
+// calls first.
+func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error {
 	t, err := d.get(id)
 	if err != nil {
 		return err
 	}
-	return t.stop(d.ctx, timeout)
+	number := unix.SIGTERM
+	if signal != "" {
+		if number, err = signalNumber(signal); err != nil {
+			return err
+		}
+	}
+	return t.stop(d.ctx, timeout, number)
+}
+
+func signalNumber(name string) (unix.Signal, error) {
+	number := unix.SignalNum(strings.ToUpper(name))
+	if number == 0 {
+		return 0, fmt.Errorf("signal task: %q is no signal: use a name such as SIGTERM", name)
+	}
+	return number, nil
 }
 
 // DestroyTask removes what the task left on the node.
@@ -219,7 +260,7 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 		if !force {
 			return fmt.Errorf("destroy task %s: it runs; stop it first", id)
 		}
-		if err := t.kill(); err != nil {
+		if err := t.kill(d.ctx); err != nil {
 			return err
 		}
 		<-t.ended
@@ -227,7 +268,7 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 	d.mu.Lock()
 	delete(d.tasks, id)
 	d.mu.Unlock()
-	return t.remove()
+	return t.remove(d.ctx)
 }
 
 // InspectTask implements Nomad's DriverPlugin.
@@ -258,20 +299,15 @@ func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, err
 	return d.eventer.TaskEvents(ctx)
 }
 
-// SignalTask sends a signal to the worker: SIGTERM drains it.
+// SignalTask sends a signal to the guest; SIGTERM and SIGINT drain a worker.
 func (d *Driver) SignalTask(id, signal string) error {
 	t, err := d.get(id)
 	if err != nil {
 		return err
 	}
-	number := unix.SignalNum(signal)
-	if number == 0 {
-		return fmt.Errorf("signal task: %q is no signal: use a name such as SIGTERM", signal)
+	number, err := signalNumber(signal)
+	if err != nil {
+		return err
 	}
-	return t.signal(number)
-}
-
-// ExecTask is not offered.
-func (d *Driver) ExecTask(string, []string, time.Duration) (*drivers.ExecTaskResult, error) {
-	return nil, errors.New("the freshet driver does not offer exec yet")
+	return t.signal(d.ctx, number)
 }

@@ -38,6 +38,11 @@ func newTestStarter(t *testing.T, change func(*Config)) (*starter, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return s, script(t, dir, "program", ":")
 }
 
@@ -54,16 +59,25 @@ func taskOf(t *testing.T, config map[string]any) *drivers.TaskConfig {
 	return cfg
 }
 
+func begin(t *testing.T, s *starter, cfg *drivers.TaskConfig) (*task, error) {
+	t.Helper()
+	started, _, err := s.start(t.Context(), cfg, func(string) {})
+	return started, err
+}
+
 func goHandler(code string) map[string]any {
 	return map[string]any{"code": code, "handler": map[string]any{"type": "go", "entry": "f"}, "snapshot": map[string]any{"enabled": true}}
 }
 
 func stop(t *testing.T, started *task) {
 	t.Helper()
-	if err := started.kill(); err != nil {
+	if err := started.signalSupervisor(unix.SIGKILL); err != nil {
 		t.Error(err)
 	}
 	if err := started.process.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := started.remove(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -72,12 +86,12 @@ func stop(t *testing.T, started *task) {
 func TestTaskThatIsStartedTwiceRunsOnce(t *testing.T) {
 	s, program := newTestStarter(t, nil)
 	cfg := taskOf(t, goHandler(program))
-	first, err := s.start(t.Context(), cfg)
+	first, err := begin(t, s, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop(t, first)
-	second, err := s.start(t.Context(), cfg)
+	second, err := begin(t, s, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +102,7 @@ func TestTaskThatIsStartedTwiceRunsOnce(t *testing.T) {
 
 func TestWorkerIsToldWhatItNeeds(t *testing.T) {
 	s, program := newTestStarter(t, nil)
-	started, err := s.start(t.Context(), taskOf(t, goHandler(program)))
+	started, err := begin(t, s, taskOf(t, goHandler(program)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +114,8 @@ func TestWorkerIsToldWhatItNeeds(t *testing.T) {
 	if work.Identity.App != "app" || work.Identity.Function != "f" || work.Identity.Alloc != "alloc-1" || work.Snapshots == nil {
 		t.Errorf("got %+v", work)
 	}
-	if _, ok := work.Env["NOMAD_ALLOC_ID"]; ok || work.Env["KEEP"] != "this" || work.Env["FRESHET_GUEST"] != "1" {
-		t.Errorf("the guest's environment is %v", work.Env)
+	if _, ok := work.Program.Env["NOMAD_ALLOC_ID"]; ok || work.Program.Env["KEEP"] != "this" || work.Program.Env["FRESHET_GUEST"] != "1" {
+		t.Errorf("the guest's environment is %v", work.Program.Env)
 	}
 	var stat unix.Stat_t
 	if err := unix.Stat(filepath.Join(started.state.StateDir, handoff.TaskFile), &stat); err != nil || stat.Mode&0o077 != 0 {
@@ -114,18 +128,23 @@ func TestWrongTasksAreRefusedByField(t *testing.T) {
 		change func(map[string]any)
 		node   func(*Config)
 	}{
-		"concurency":    {func(c map[string]any) { c["concurency"] = 3 }, nil},
-		"concurrency":   {func(c map[string]any) { c["concurrency"] = 5000 }, nil},
-		"handler":       {func(c map[string]any) { delete(c, "handler") }, nil},
-		"handler.type":  {func(c map[string]any) { c["handler"] = map[string]any{"type": "python", "entry": "a:b"} }, nil},
-		"image":         {func(c map[string]any) { c["image"] = "debian" }, nil},
-		"no host paths": {func(map[string]any) {}, func(c *Config) { c.AllowHostPaths = false }},
-		"no such file":  {func(c map[string]any) { c["code"] = "/no/such/program" }, nil},
+		"concurency":   {func(c map[string]any) { c["concurency"] = 3 }, nil},
+		"concurrency":  {func(c map[string]any) { c["concurrency"] = 5000 }, nil},
+		"handler.type": {func(c map[string]any) { c["handler"] = map[string]any{"type": "python", "entry": "a:b"} }, nil},
+		"image":        {func(c map[string]any) { c["handler"], c["code"] = nil, nil }, nil},
+		"network_mode": {func(c map[string]any) { c["network_mode"] = "host" }, nil},
+		"ports[0]":     {func(c map[string]any) { c["ports"] = []string{"http"} }, nil},
+		"mount[0]":     {func(c map[string]any) { c["mount"] = []any{map[string]any{"source": "../../x", "target": "/x"}} }, nil},
+		"no paths of": {func(c map[string]any) {
+			c["mount"] = []any{map[string]any{"source": "/etc", "target": "/x", "readonly": true}}
+		}, func(c *Config) { c.AllowHostPaths = false }},
+		"code":         {func(map[string]any) {}, func(c *Config) { c.AllowHostPaths = false }},
+		"no such file": {func(c map[string]any) { c["code"] = "/no/such/program" }, nil},
 	} {
 		s, program := newTestStarter(t, test.node)
 		config := goHandler(program)
 		test.change(config)
-		if _, err := s.start(t.Context(), taskOf(t, config)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := begin(t, s, taskOf(t, config)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v", says, err)
 		}
 	}

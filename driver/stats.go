@@ -1,30 +1,32 @@
 package driver
 
 import (
-	"bytes"
 	"context"
-	"os"
-	"path/filepath"
-	"strconv"
+	"runtime"
 	"time"
 
 	cstructs "github.com/hashicorp/nomad/client/structs"
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"github.com/freshet-dev/freshet/driver/cgroup"
 )
 
-// clockTicks is the kernel's USER_HZ, which is 100 on every Linux of the last decades (proc(5)).
-const clockTicks = 100
-
-// usage remembers the last sample, for the share of a processor since then.
-type usage struct {
-	at    time.Time
-	ticks uint64
-}
-
-// sample sends what the worker's processes use, every interval, until the task ends or the context does.
+// sample sends what the task uses, every interval, until it ends or the context does.
 func (t *task) sample(ctx context.Context, interval time.Duration, out chan<- *cstructs.TaskResourceUsage) {
 	ticker := time.NewTicker(max(interval, time.Second))
 	defer ticker.Stop()
+	meter := meter{task: t}
 	for {
+		usage, err := meter.read()
+		if err != nil {
+			t.log.Debug().Err(err).Msg("measure task")
+		} else {
+			select {
+			case out <- usage:
+			case <-ctx.Done():
+				return
+			}
+		}
 		select {
 		case <-ticker.C:
 		case <-t.ended:
@@ -32,73 +34,77 @@ func (t *task) sample(ctx context.Context, interval time.Duration, out chan<- *c
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case out <- t.measure():
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 
-// measure adds up the supervisor, the sentry and the gofer, and what they started.
-func (t *task) measure() *cstructs.TaskResourceUsage {
+// meter remembers the last sample, for the share of a processor since then.
+type meter struct {
+	task *task
+	at   time.Time
+	last cgroup.Stats
+}
+
+// read measures the guest's group and the supervisor's: both are what the task costs the node.
+func (m *meter) read() (*cstructs.TaskResourceUsage, error) {
+	sum, err := m.task.use()
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
-	var rss, ticks uint64
-	if t.process != nil {
-		for _, pid := range descendants(t.process.PID) {
-			r, c := readProcess(pid)
-			rss, ticks = rss+r, ticks+c
-		}
-	}
-	var percent float64
-	if elapsed := now.Sub(t.usage.at).Seconds(); !t.usage.at.IsZero() && ticks >= t.usage.ticks {
-		percent = float64(ticks-t.usage.ticks) / clockTicks / elapsed * 100
-	}
-	t.usage.at, t.usage.ticks = now, ticks
-	return &cstructs.TaskResourceUsage{
-		ResourceUsage: &cstructs.ResourceUsage{
-			MemoryStats: &cstructs.MemoryStats{RSS: rss, Usage: rss, Measured: []string{"RSS", "Usage"}},
-			CpuStats:    &cstructs.CpuStats{Percent: percent, Measured: []string{"Percent"}},
-		},
-		Timestamp: now.UnixNano(),
-	}
-}
-
-// descendants are the process and all below it.
-func descendants(pid int) []int {
-	all := []int{pid}
-	files, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
-	if err != nil {
-		return all
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue // the thread ended
-		}
-		for field := range bytes.FieldsSeq(data) {
-			if child, err := strconv.Atoi(string(field)); err == nil {
-				all = append(all, descendants(child)...)
-			}
-		}
-	}
-	return all
-}
-
-// readProcess reads resident bytes and the ticks of processor time; none for a process that ended.
-func readProcess(pid int) (rss, ticks uint64) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, 0
-	}
-	// Fields are counted from the end of the name in parentheses: state is field 3 (proc(5)).
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	number := func(field int) uint64 {
-		if field-3 >= len(fields) {
+	share := func(of, before time.Duration) float64 {
+		if m.at.IsZero() || of < before {
 			return 0
 		}
-		n, _ := strconv.ParseUint(string(fields[field-3]), 10, 64) // 0 when it is none
-		return n
+		return float64(of-before) / float64(now.Sub(m.at)) * 100
 	}
-	return number(24) * uint64(os.Getpagesize()), number(14) + number(15)
+	cpu := &cstructs.CpuStats{
+		Percent: share(sum.CPU, m.last.CPU), UserMode: share(sum.CPUUser, m.last.CPUUser), SystemMode: share(sum.CPUSystem, m.last.CPUSystem),
+		ThrottledPeriods: sum.ThrottledPeriods, ThrottledTime: uint64(sum.Throttled.Nanoseconds()),
+		Measured: []string{"System Mode", "User Mode", "Percent", "Throttled Periods", "Throttled Time"},
+	}
+	if ticks := ticksOfOne(m.task.config); ticks > 0 {
+		cpu.TotalTicks = cpu.Percent / 100 * ticks
+		cpu.Measured = append(cpu.Measured, "Total Ticks")
+	}
+	m.at, m.last = now, sum
+	return &cstructs.TaskResourceUsage{
+		ResourceUsage: &cstructs.ResourceUsage{
+			MemoryStats: &cstructs.MemoryStats{
+				RSS: sum.RSS, Cache: sum.Cache, Swap: sum.Swap, MappedFile: sum.MappedFile,
+				Usage: sum.Usage, MaxUsage: sum.MaxUsage, KernelUsage: sum.Kernel,
+				Measured: []string{"RSS", "Cache", "Swap", "Mapped File", "Usage", "Max Usage", "Kernel Usage"},
+			},
+			CpuStats: cpu,
+		},
+		Timestamp: now.UnixNano(),
+	}, nil
+}
+
+// use adds up the task's control groups.
+func (t *task) use() (cgroup.Stats, error) {
+	var sum cgroup.Stats
+	for _, id := range []string{guestID(t.unit()), supervisorID(t.unit())} {
+		group, err := t.starter.groups.Load(id)
+		if err != nil {
+			return sum, err
+		}
+		stats, err := group.Stats()
+		if err != nil {
+			return sum, err
+		}
+		sum = sum.Add(stats)
+	}
+	return sum, nil
+}
+
+// ticksOfOne is what Nomad counts one processor as, in MHz; it says so by the task's share of all of them.
+func ticksOfOne(cfg *drivers.TaskConfig) float64 {
+	if cfg.Resources == nil || cfg.Resources.NomadResources == nil || cfg.Resources.LinuxResources == nil {
+		return 0
+	}
+	part := cfg.Resources.LinuxResources.PercentTicks
+	if part <= 0 {
+		return 0
+	}
+	return float64(cfg.Resources.NomadResources.Cpu.CpuShares) / part / float64(runtime.NumCPU())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,54 +18,69 @@ import (
 
 // taskState is what Nomad keeps of a task for the next plugin.
 type taskState struct {
+	// StateDir is the task's directory; that of a supervisor made ahead is a link to its own.
 	StateDir string
 	Started  time.Time
+	// Plain tasks have no handler: signals are for their guest.
+	Plain bool
 }
 
-// task is one worker as the plugin knows it.
+// task is one supervisor as the plugin knows it.
 type task struct {
 	config  *drivers.TaskConfig
 	state   taskState
+	starter *starter
 	process *handoff.Process // nil when it ended before it was recovered
 	log     zerolog.Logger
-	// reap collects the worker when it is this process's child.
+	// reap collects the supervisor when it is this process's child.
 	reap func()
 
 	ended chan struct{} // closed by wait
-	usage usage
 
 	mu     sync.Mutex
 	result *drivers.ExitResult
 	at     time.Time
 }
 
+func newTask(cfg *drivers.TaskConfig, state taskState, s *starter, process *handoff.Process, reap func()) *task {
+	return &task{
+		config: cfg, state: state, starter: s, process: process, reap: reap,
+		log: s.log.With().Str("alloc", cfg.AllocID).Str("task", cfg.Name).Logger(), ended: make(chan struct{}),
+	}
+}
+
 // recoverTask finds a task's process again.
-func recoverTask(cfg *drivers.TaskConfig, state taskState, log zerolog.Logger) (*task, error) {
-	t := &task{config: cfg, state: state, log: log, reap: func() {}, ended: make(chan struct{})}
+func recoverTask(cfg *drivers.TaskConfig, state taskState, s *starter) (*task, error) {
 	process, err := handoff.FindProcess(state.StateDir)
 	switch {
-	case err == nil:
-		t.process = process
-	case errors.Is(err, handoff.ErrGone): // its end is reported by wait
+	case err == nil, errors.Is(err, handoff.ErrGone): // the end of one that is gone is reported by wait
 	case errors.Is(err, os.ErrNotExist):
 		return nil, drivers.ErrTaskNotFound
 	default:
 		return nil, fmt.Errorf("recover task %s: %w", cfg.ID, err)
 	}
-	return t, nil
+	return newTask(cfg, state, s, process, func() {}), nil
 }
 
-// wait waits for the worker's end and records it.
-func (t *task) wait(ctx context.Context, emit func(*task, string)) {
+// unit is the id of what the node lent to the task.
+func (t *task) unit() string {
+	if target, err := os.Readlink(t.state.StateDir); err == nil {
+		return filepath.Base(target)
+	}
+	return filepath.Base(t.state.StateDir)
+}
+
+// wait waits for the supervisor's end and records it.
+func (t *task) wait(ctx context.Context, emit func(*drivers.TaskConfig, string)) {
 	if t.process != nil {
 		if err := t.process.Wait(ctx); err != nil {
-			return // the plugin ends; the worker goes on
+			return // the plugin ends; the supervisor goes on
 		}
 		t.reap()
 	}
 	result, reason := t.readExit()
 	if reason != "" {
-		emit(t, reason)
+		emit(t.config, reason)
 	}
 	t.mu.Lock()
 	t.result, t.at = result, time.Now()
@@ -72,11 +88,15 @@ func (t *task) wait(ctx context.Context, emit func(*task, string)) {
 	close(t.ended)
 }
 
-// readExit reads what the worker left. One that left nothing was killed.
+// readExit reads what the supervisor left. One that left nothing was killed.
 func (t *task) readExit() (*drivers.ExitResult, string) {
 	exit, err := handoff.ReadExit(t.state.StateDir)
 	if errors.Is(err, handoff.ErrNoExit) {
-		return &drivers.ExitResult{ExitCode: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL)}, "the worker was killed; calls it ran are run by others"
+		reason := "the worker was killed; calls it ran are run by others"
+		if t.state.Plain {
+			reason = "the task's supervisor was killed"
+		}
+		return &drivers.ExitResult{ExitCode: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL)}, reason
 	}
 	if err != nil {
 		return &drivers.ExitResult{ExitCode: 1, Err: err}, err.Error()
@@ -99,7 +119,24 @@ func (t *task) exit() *drivers.ExitResult {
 	return t.result.Copy()
 }
 
-func (t *task) signal(signal unix.Signal) error {
+// signal sends a signal where it is meant to go: a plain task's to its guest; of a worker's, those that ask it to end drain it.
+func (t *task) signal(ctx context.Context, signal unix.Signal) error {
+	if !t.running() {
+		return nil
+	}
+	if signal == unix.SIGKILL {
+		return t.kill(ctx)
+	}
+	if !t.state.Plain && (signal == unix.SIGTERM || signal == unix.SIGINT) {
+		return t.signalSupervisor(unix.SIGTERM)
+	}
+	if _, err := handoff.Ask(ctx, t.state.StateDir, handoff.Request{Signal: int(signal)}, nil); err != nil {
+		return fmt.Errorf("signal task %s: %w", t.config.ID, err)
+	}
+	return nil
+}
+
+func (t *task) signalSupervisor(signal unix.Signal) error {
 	if t.process == nil {
 		return nil // it ended
 	}
@@ -109,12 +146,33 @@ func (t *task) signal(signal unix.Signal) error {
 	return nil
 }
 
-func (t *task) kill() error { return t.signal(unix.SIGKILL) }
+// killWait is how long a supervisor may take to say that its guest was killed.
+const killWait = 2 * time.Second
 
-// stop drains the worker, and kills it when that takes longer than the timeout.
-func (t *task) stop(ctx context.Context, timeout time.Duration) error {
-	if err := t.signal(unix.SIGTERM); err != nil {
-		return err
+// kill ends a plain task's guest, whose supervisor then says so, and a worker with its supervisor: its calls are to go to others,
+// not to end in an error.
+func (t *task) kill(ctx context.Context) error {
+	if t.state.Plain {
+		ctx, cancel := context.WithTimeout(ctx, killWait)
+		defer cancel()
+		if _, err := handoff.Ask(ctx, t.state.StateDir, handoff.Request{Signal: int(unix.SIGKILL)}, nil); err == nil {
+			select {
+			case <-t.ended:
+				return nil
+			case <-ctx.Done():
+			}
+		}
+	}
+	return t.signalSupervisor(unix.SIGKILL)
+}
+
+// stop asks the task to end, and ends it when that takes longer than the timeout.
+func (t *task) stop(ctx context.Context, timeout time.Duration, signal unix.Signal) error {
+	if err := t.signal(ctx, signal); err != nil {
+		// A supervisor that does not listen yet passes the wish on by itself.
+		if err := t.signalSupervisor(unix.SIGTERM); err != nil {
+			return err
+		}
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -125,8 +183,8 @@ func (t *task) stop(ctx context.Context, timeout time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	t.log.Warn().Str("alloc", t.config.AllocID).Dur("timeout", timeout).Msg("worker did not drain in time; killing it, its calls go to others")
-	if err := t.kill(); err != nil {
+	t.log.Warn().Dur("timeout", timeout).Msg("task did not end in time; killing it")
+	if err := t.kill(ctx); err != nil {
 		return err
 	}
 	select {
@@ -137,15 +195,12 @@ func (t *task) stop(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// remove deletes the task's files.
-func (t *task) remove() error {
+// remove deletes the task's files and gives back what it was lent.
+func (t *task) remove(ctx context.Context) error {
 	if t.process != nil {
 		t.process.Close()
 	}
-	if err := os.RemoveAll(t.state.StateDir); err != nil {
-		return fmt.Errorf("remove task %s: %w", t.config.ID, err)
-	}
-	return nil
+	return t.starter.clear(ctx, t.state.StateDir)
 }
 
 func (t *task) status() *drivers.TaskStatus {

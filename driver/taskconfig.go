@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
+	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -55,31 +56,41 @@ func plain(value any) any {
 
 // offered refuses, by name, what comes later.
 func offered(config spec.Config) error {
-	switch {
-	case config.Handler == nil:
-		return spec.FieldError{Field: "handler", Value: "", Mend: "this driver does not run tasks without a handler yet: add handler { type = \"go\" }"}
-	case config.Handler.Type != spec.HandlerGo:
-		return spec.FieldError{Field: "handler.type", Value: config.Handler.Type, Mend: "this driver offers \"go\" handlers only, as yet"}
-	case config.Image != "":
-		return spec.FieldError{Field: "image", Value: config.Image, Mend: "images are not offered yet: remove it and name a static program in code"}
-	case config.Network.Egress:
-		return spec.FieldError{Field: "network.egress", Value: "true", Mend: "networks are not offered yet: remove it"}
-	case config.Snapshot.GPU:
+	if h := config.Handler; h != nil && h.Type != spec.HandlerGo && h.Type != spec.HandlerExec && h.Type != spec.HandlerHTTP {
+		return spec.FieldError{Field: "handler.type", Value: h.Type, Mend: "this driver offers \"go\", \"exec\" and \"http\" handlers, as yet"}
+	}
+	if config.Snapshot.GPU {
 		return spec.FieldError{Field: "snapshot.gpu", Value: "true", Mend: "GPU snapshots are not offered yet: remove it"}
+	}
+	if config.Image == "" && config.Code == "" {
+		return spec.FieldError{Field: "image", Value: "", Mend: "name an image, or a static program in code"}
 	}
 	return nil
 }
 
-// allowed refuses host paths where the operator did not allow them.
+// allowed refuses paths of the node where the operator did not allow them.
 func allowed(config spec.Config, plugin Config) error {
 	if plugin.AllowHostPaths {
 		return nil
 	}
-	if filepath.IsAbs(config.Code) {
-		return spec.FieldError{Field: "code", Value: config.Code, Mend: "this node allows no host paths: name a blob, or set allow_host_paths in the driver's plugin config"}
+	refuse := func(field, value string) error {
+		return spec.FieldError{Field: field, Value: value, Mend: "this node allows no paths of its own: name one in the task's directory, or set allow_host_paths in the driver's plugin config"}
 	}
-	if len(config.Mounts) > 0 {
-		return spec.FieldError{Field: "mount[0].source", Value: config.Mounts[0].Source, Mend: "this node allows no host paths: remove it, or set allow_host_paths in the driver's plugin config"}
+	if filepath.IsAbs(config.Code) {
+		return refuse("code", config.Code)
+	}
+	if path, ok := image.HostPath(config.Image); ok && filepath.IsAbs(path) {
+		return refuse("image", config.Image)
+	}
+	for i, m := range config.Mounts {
+		if filepath.IsAbs(m.Source) {
+			return refuse(fmt.Sprintf("mount[%d].source", i), m.Source)
+		}
+	}
+	for i, text := range config.Volumes {
+		if filepath.IsAbs(text) {
+			return refuse(fmt.Sprintf("volumes[%d]", i), text)
+		}
 	}
 	return nil
 }

@@ -6,13 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"path/filepath"
-	"slices"
 	"time"
 
-	"github.com/freshet-dev/freshet/driver/sandbox"
 	"github.com/freshet-dev/freshet/driver/snapshot"
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -58,9 +55,14 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 // restore that fails is never worse than no snapshot.
 func (w *Worker) boot(ctx context.Context) (*phases, error) {
 	times := newPhases(w.task.Started)
-	store, err := w.openStore()
+	store, err := openStore(w.task)
 	if err != nil {
 		return nil, err
+	}
+	if w.ahead.thawed() {
+		if err := w.wakeStandby(ctx, times); err == nil || ctx.Err() != nil {
+			return times, err
+		}
 	}
 	if store != nil {
 		use, err := w.find(ctx, store)
@@ -86,40 +88,31 @@ func (w *Worker) boot(ctx context.Context) (*phases, error) {
 	return times, nil
 }
 
-func (w *Worker) openStore() (*snapshot.Store, error) {
-	if w.task.Snapshots == nil {
+func openStore(task handoff.Task) (*snapshot.Store, error) {
+	if task.Snapshots == nil {
 		return nil, nil
 	}
-	return snapshot.Open(w.task.Snapshots.Dir, w.task.Snapshots.MaxBytes)
+	return snapshot.Open(task.Snapshots.Dir, task.Snapshots.MaxBytes)
 }
 
-// create makes the empty sandbox; generation tells a second one in the same worker apart.
-func (w *Worker) create(generation string) error {
-	env := make([]string, 0, len(w.task.Env))
-	for _, name := range slices.Sorted(maps.Keys(w.task.Env)) {
-		env = append(env, name+"="+w.task.Env[name])
+// create brings the guest an empty sandbox: the one that was made ahead, else a new one; generation tells a second one in the same
+// worker apart.
+func (w *Worker) create(ctx context.Context, generation string) (err error) {
+	made := w.ahead.take()
+	if made == nil {
+		if made, err = createSandbox(w.task, w.groups, "s"+generation, w.log); err != nil {
+			return err
+		}
 	}
-	mounts := make([]sandbox.Mount, len(w.task.Config.Mounts))
-	for i, m := range w.task.Config.Mounts {
-		mounts[i] = sandbox.Mount{Source: m.Source, Target: m.Target, Writable: !m.Readonly}
-	}
-	made, err := sandbox.Create(sandbox.Config{
-		ID: "s" + generation, Runsc: w.task.Runsc, Platform: w.task.Platform,
-		StateDir: filepath.Join(w.task.StateDir, "gvisor"), SharedDir: w.task.SharedDir,
-		Rootfs: w.task.Rootfs, Args: w.task.Args, Env: env, Mounts: mounts,
-	}, w.log)
-	if err != nil {
-		return err
-	}
-	w.guest = newGuest(made, w.logs, maxPayload)
-	return nil
+	w.guest, err = openGuest(ctx, made, w.task, w.groups, w.logs)
+	return err
 }
 
 // thaw restores the guest, while the snapshot is checked; only a checked one is told to wake.
 func (w *Worker) thaw(ctx context.Context, use *snapshot.Use, times *phases) error {
 	w.beats.set(queue.StateRestoring)
 	check := use.Verify(ctx)
-	if err := w.create("0"); err != nil {
+	if err := w.create(ctx, "0"); err != nil {
 		return err
 	}
 	times.end("create")
@@ -155,13 +148,38 @@ func (w *Worker) wake(ctx context.Context, restored bool) error {
 	return nil
 }
 
+// wakeStandby wakes the copy that was thawed ahead. One that does not wake is given up, and the start goes on without it.
+func (w *Worker) wakeStandby(ctx context.Context, times *phases) error {
+	w.beats.set(queue.StateRestoring)
+	err := w.create(ctx, "")
+	if err == nil {
+		err = w.wake(ctx, true)
+	}
+	if err != nil {
+		err = errors.Join(err, w.forsake())
+		w.log.Warn().Err(err).Msg("the standby does not wake; starting without it")
+		return err
+	}
+	times.end("ready")
+	times.thawed = true
+	w.beats.setThawed()
+	return nil
+}
+
+// forsake ends a guest that did not come up, if there is one.
+func (w *Worker) forsake() error {
+	if w.guest == nil {
+		return nil
+	}
+	err := w.guest.close()
+	w.guest = nil
+	return err
+}
+
 // restoreFailed says loudly that a snapshot is no good and clears the way for a cold start. use is nil when the store itself
 // found it out and took it out of use.
 func (w *Worker) restoreFailed(use *snapshot.Use, cause error) {
-	if w.guest != nil {
-		cause = errors.Join(cause, w.guest.close())
-		w.guest = nil
-	}
+	cause = errors.Join(cause, w.forsake())
 	if use != nil {
 		cause = errors.Join(cause, use.Quarantine(cause.Error()))
 	}
@@ -172,7 +190,7 @@ func (w *Worker) restoreFailed(use *snapshot.Use, cause error) {
 
 func (w *Worker) startCold(ctx context.Context, times *phases) error {
 	w.beats.set(queue.StateStarting)
-	if err := w.create("1"); err != nil {
+	if err := w.create(ctx, "1"); err != nil {
 		return err
 	}
 	times.end("create")

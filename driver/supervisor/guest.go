@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
@@ -18,12 +19,15 @@ const exitWait = 2 * time.Second
 // guest is the user's process as the supervisor sees it: messages in and out, and how it died. It trusts nothing it reads.
 type guest struct {
 	sandbox *sandbox.Sandbox
+	task    handoff.Task
 	writer  *wire.Writer
 	logs    *logs
+	groups  *groups
+	control *handoff.Server
 	reading sync.WaitGroup
 
-	// control carries the answers about the whole guest. A guest that sends what nobody asked for fills it and is cut off.
-	control chan wire.Message
+	// answers are the messages about the whole guest. A guest that sends what nobody asked for fills it and is cut off.
+	answers chan wire.Message
 	// dead is closed when nothing more will come; death says why.
 	dead  chan struct{}
 	death *wire.Error
@@ -53,16 +57,23 @@ type outcome struct {
 	unsent bool
 }
 
-func newGuest(s *sandbox.Sandbox, logs *logs, maxPayload int64) *guest {
+// openGuest begins to listen to the guest of a sandbox, which it takes over, and to whoever asks about it.
+func openGuest(ctx context.Context, s *sandbox.Sandbox, task handoff.Task, groups *groups, logs *logs) (*guest, error) {
+	control, err := handoff.Serve(ctx, task.StateDir, newControl(s, task).answer)
+	if err != nil {
+		err = errors.Join(err, s.Destroy())
+		closeStreams(s)
+		return nil, err
+	}
 	g := &guest{
-		sandbox: s, writer: wire.NewWriter(s.Stdin), logs: logs,
-		control: make(chan wire.Message, 4),
+		sandbox: s, task: task, writer: wire.NewWriter(s.Stdin), logs: logs, groups: groups, control: control,
+		answers: make(chan wire.Message, 4),
 		dead:    make(chan struct{}),
 		calls:   make(map[uint64]*running),
 	}
 	g.reading.Go(func() { g.read(wire.NewReader(s.Stdout, maxPayload)) })
 	g.reading.Go(func() { logs.copyLines(s.Stderr, g.only) })
-	return g
+	return g, nil
 }
 
 // read dispatches the guest's messages until it closes its output or breaks the protocol.
@@ -102,7 +113,7 @@ func (g *guest) dispatch(msg wire.Message) error {
 		return g.yield(msg)
 	}
 	select {
-	case g.control <- msg:
+	case g.answers <- msg:
 		return nil
 	default:
 		return fmt.Errorf("%w: message 0x%02x that nobody asked for", wire.ErrType, uint8(msg.Type))
@@ -189,6 +200,9 @@ func (g *guest) exited() *wire.Error {
 	}()
 	select {
 	case exit, ok := <-exits:
+		if g.groups.outOfMemory() {
+			return &wire.Error{Kind: wire.KindMemory, Message: memoryReason(g.task)}
+		}
 		if ok {
 			return &wire.Error{Kind: wire.KindCrash, Message: "the function's process " + exit.String()}
 		}
@@ -259,7 +273,7 @@ func (g *guest) ask(ctx context.Context, send wire.Type, meta any, want wire.Typ
 
 func (g *guest) await(ctx context.Context, want wire.Type) (wire.Message, error) {
 	select {
-	case msg := <-g.control:
+	case msg := <-g.answers:
 		if msg.Type == wire.TypeFailed {
 			failure := &wire.Error{}
 			if err := msg.DecodeMeta(failure); err != nil {
@@ -294,10 +308,9 @@ func (g *guest) lost(ctx context.Context, err error) error {
 
 // close destroys the sandbox and waits for the readers.
 func (g *guest) close() error {
+	g.control.Close()
 	err := g.sandbox.Destroy()
 	g.reading.Wait()
-	for _, file := range []io.Closer{g.sandbox.Stdin, g.sandbox.Stdout, g.sandbox.Stderr} {
-		_ = file.Close() // pipes to nobody
-	}
+	closeStreams(g.sandbox)
 	return err
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -31,19 +29,15 @@ type logs struct {
 	log     zerolog.Logger
 
 	mu      sync.Mutex
-	stdout  *rotating
-	stderr  *rotating
+	stdout  sink
+	stderr  sink
 	dropped int
 }
 
 func openLogs(task handoff.Task, nc *nats.Conn, subject string, log zerolog.Logger) (*logs, error) {
-	stdout, err := openRotating(task.Logs, "stdout")
+	stdout, stderr, err := openSinks(task.Logs)
 	if err != nil {
 		return nil, err
-	}
-	stderr, err := openRotating(task.Logs, "stderr")
-	if err != nil {
-		return nil, errors.Join(err, stdout.close())
 	}
 	return &logs{nc: nc, subject: subject, alloc: task.Identity.Alloc, log: log, stdout: stdout, stderr: stderr}, nil
 }
@@ -82,10 +76,10 @@ func (l *logs) say(level, format string, values ...any) {
 	})
 }
 
-func (l *logs) write(file *rotating, record queue.LogRecord) {
+func (l *logs) write(file sink, record queue.LogRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := file.writeLine(record.Text); err != nil {
+	if err := file.write([]byte(record.Text + "\n")); err != nil {
 		l.log.Error().Err(err).Msg("write log file")
 	}
 	data, err := json.Marshal(record)
@@ -108,88 +102,4 @@ func (l *logs) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.stdout.close(), l.stderr.close())
-}
-
-// rotating is a log file under the names that Nomad gives them: task.stdout.0, task.stdout.1, …; the newest has the highest
-// number, and the oldest beyond the limit are removed.
-type rotating struct {
-	base     string
-	maxFiles int
-	maxBytes int64
-
-	file   *os.File
-	index  int
-	size   int64
-	closed bool
-}
-
-func openRotating(settings handoff.Logs, stream string) (*rotating, error) {
-	r := &rotating{
-		base:     filepath.Join(settings.Dir, settings.Task+"."+stream),
-		maxFiles: max(settings.MaxFiles, 1),
-		maxBytes: int64(max(settings.MaxSizeMB, 1)) << 20,
-	}
-	for { // go on with the newest file of an earlier run
-		if _, err := os.Stat(r.name(r.index + 1)); err != nil {
-			break
-		}
-		r.index++
-	}
-	return r, r.open()
-}
-
-func (r *rotating) name(index int) string { return fmt.Sprintf("%s.%d", r.base, index) }
-
-func (r *rotating) open() error {
-	file, err := os.OpenFile(r.name(r.index), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return fmt.Errorf("open log file: %w", err)
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return errors.Join(fmt.Errorf("open log file: %w", err), file.Close())
-	}
-	r.file, r.size = file, info.Size()
-	return nil
-}
-
-func (r *rotating) writeLine(text string) error {
-	if r.closed {
-		return nil
-	}
-	if r.size > r.maxBytes {
-		if err := r.rotate(); err != nil {
-			return err
-		}
-	}
-	n, err := r.file.WriteString(text + "\n")
-	r.size += int64(n)
-	if err != nil {
-		return fmt.Errorf("write log line: %w", err)
-	}
-	return nil
-}
-
-func (r *rotating) rotate() error {
-	if err := r.file.Close(); err != nil {
-		return fmt.Errorf("rotate log file: %w", err)
-	}
-	r.index++
-	if oldest := r.index - r.maxFiles; oldest >= 0 {
-		if err := os.Remove(r.name(oldest)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("rotate log file: %w", err)
-		}
-	}
-	return r.open()
-}
-
-func (r *rotating) close() error {
-	if r.closed {
-		return nil
-	}
-	r.closed = true
-	if err := r.file.Close(); err != nil {
-		return fmt.Errorf("close log file: %w", err)
-	}
-	return nil
 }

@@ -29,17 +29,48 @@ type Worker struct {
 	function queue.Function
 	logs     *logs
 	rest     rest
+	// ahead is what was made before there was a task.
+	ahead  *Ahead
+	groups *groups
 }
 
-// Run runs the worker until the context ends (it then drains) or the guest dies, and tells how it ended.
-func Run(ctx context.Context, task handoff.Task, log zerolog.Logger) handoff.Exit {
+// Run runs the task until the context ends (it then drains) or the guest does, and tells how it ended. ahead, which may be nil, is
+// what was made for a task like it; Run takes it over.
+func Run(ctx context.Context, task handoff.Task, ahead *Ahead, log zerolog.Logger) handoff.Exit {
+	var exit handoff.Exit
+	if task.Config.Handler == nil {
+		exit = runPlain(ctx, task, log)
+	} else {
+		exit = runWorker(ctx, task, ahead, log)
+	}
+	exit.Time = time.Now()
+	return exit
+}
+
+// runWorker runs a function's worker.
+func runWorker(ctx context.Context, task handoff.Task, ahead *Ahead, log zerolog.Logger) handoff.Exit {
 	w := &Worker{
+		ahead:    ahead,
 		calls:    calls{task: task, log: log, flying: make(map[string]*queue.Delivery), recycle: make(chan struct{})},
 		function: queue.Function{Namespace: task.Identity.Namespace, App: task.Identity.App, Name: task.Identity.Function},
 	}
-	exit := w.run(ctx)
-	exit.Time = time.Now()
+	exit := w.runIn(ctx)
+	if err := ahead.Discard(); err != nil { // when it ended before its guest was needed
+		log.Warn().Err(err).Msg("discard what was made ahead")
+	}
 	return exit
+}
+
+// runIn runs the worker in its control groups.
+func (w *Worker) runIn(ctx context.Context) handoff.Exit {
+	if w.groups = w.ahead.groupsOf(); w.groups == nil {
+		var err error
+		if w.groups, err = openGroups(ctx, w.task.Cgroups, w.log); err != nil {
+			return failure(err)
+		}
+		defer w.groups.close()
+	}
+	return w.run(ctx)
 }
 
 func (w *Worker) run(ctx context.Context) handoff.Exit {
@@ -103,9 +134,7 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 
 // abandon ends a worker that never served.
 func (w *Worker) abandon(err error) handoff.Exit {
-	if w.guest != nil {
-		err = errors.Join(err, w.guest.close())
-	}
+	err = errors.Join(err, w.forsake())
 	w.logs.say("error", "the worker did not start: %v", err)
 	w.event(queue.Event{Kind: queue.EventStartFailed, Reason: err.Error()})
 	return failure(err)

@@ -47,20 +47,42 @@ func FindProcess(stateDir string) (*Process, error) {
 	if err := readJSON(filepath.Join(stateDir, PIDFile), &record); err != nil {
 		return nil, fmt.Errorf("read pid: %w", err)
 	}
-	fd, err := unix.PidfdOpen(record.PID, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
-		return nil, ErrGone
-	}
+	process, err := OpenProcess(record.PID)
 	if err != nil {
-		return nil, fmt.Errorf("open process %d: %w", record.PID, err)
+		return nil, err
 	}
-	process := &Process{PID: record.PID, file: os.NewFile(uintptr(fd), "pidfd")}
 	start, err := startTime(record.PID)
-	if err != nil || start != record.StartTime {
+	if err != nil || start != record.StartTime || process.ended() {
 		process.Close()
 		return nil, ErrGone
 	}
 	return process, nil
+}
+
+// ended tells of a process that ended although nobody has collected it: it still has its number.
+func (p *Process) ended() bool {
+	ended := false
+	err := p.control(func(fd int) { ended = readable(fd) })
+	return err == nil && ended
+}
+
+// readable tells whether the process of a pidfd ended (pidfd_open(2)).
+func readable(fd int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n > 0 && err == nil
+}
+
+// OpenProcess opens a process that is known to be the right one, such as a child that nobody has waited for: ErrGone when it
+// ended. Close it.
+func OpenProcess(pid int) (*Process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return &Process{PID: pid, file: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
 // Signal sends a signal; ErrGone when the process ended.
@@ -93,10 +115,7 @@ func (p *Process) Wait(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) }) // fails when it is closed
 	defer stop()
-	err = conn.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 && err == nil
-	})
+	err = conn.Read(func(fd uintptr) bool { return readable(int(fd)) })
 	if ctx.Err() != nil && err != nil {
 		_ = p.file.SetReadDeadline(time.Time{}) // for whoever waits next
 		return ctx.Err()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"syscall"
 	"time"
@@ -107,7 +108,17 @@ func (c *Cluster) Stop(ctx context.Context) error {
 		p.stop()
 		c.log.Info().Str("process", p.command.name).Msg("stopped")
 	}
-	return errors.Join(err, UnmountUnder(c.State.dir))
+	return errors.Join(err, c.clearNode(ctx), UnmountUnder(c.State.dir))
+}
+
+// clearNode has the driver remove what it keeps outside of the state directory.
+func (c *Cluster) clearNode(ctx context.Context) error {
+	clear := exec.CommandContext(ctx, c.programs.Driver, "clear", "-data-dir", c.State.DriverDir(), "-cgroup-parent", c.State.cgroupParent(),
+		"-runsc", c.programs.Runsc, "-worker", c.programs.Worker)
+	if out, err := clear.CombinedOutput(); err != nil {
+		return fmt.Errorf("clear up after the driver: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // hopeless is how often a component may end before the start is given up.

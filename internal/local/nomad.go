@@ -2,6 +2,8 @@ package local
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"text/template"
@@ -66,6 +68,10 @@ plugin "freshet-driver" {
     worker           = {{printf "%q" .Worker}}
     blobs            = {{printf "%q" .Blobs}}
     allow_host_paths = true
+    cgroup_parent    = {{printf "%q" .CgroupParent}}
+    ahead {
+      memory_mb = {{.AheadMB}}
+    }
     nats {
       url      = {{printf "%q" .NATS}}
       user     = "worker"
@@ -78,7 +84,13 @@ plugin "freshet-driver" {
 type nomadValues struct {
 	Ports                                                               Ports
 	DataDir, PluginDir, DriverDir, Runsc, Worker, Blobs, NATS, Password string
+	// CgroupParent keeps the tasks of this state directory apart from those of others on the machine.
+	CgroupParent string
+	AheadMB      int
 }
+
+// aheadMB is what sandboxes made ahead may take of one's own machine.
+const aheadMB = 1024
 
 func renderNomad(values nomadValues) ([]byte, error) {
 	parsed, err := template.New("nomad").Parse(nomadConfig)
@@ -105,6 +117,7 @@ func (s *State) writeNomadConfig(programs Programs, role string) (string, error)
 	config, err := renderNomad(nomadValues{
 		Ports: s.Ports, DataDir: s.path("nomad"), PluginDir: pluginDir, DriverDir: s.DriverDir(),
 		Runsc: programs.Runsc, Worker: programs.Worker, Blobs: s.Blobs(), NATS: s.NATS(), Password: role,
+		CgroupParent: s.cgroupParent(), AheadMB: aheadMB,
 	})
 	if err != nil {
 		return "", err
@@ -114,6 +127,12 @@ func (s *State) writeNomadConfig(programs Programs, role string) (string, error)
 		return "", fmt.Errorf("write nomad config: %w", err)
 	}
 	return path, nil
+}
+
+// cgroupParent is named after the state directory, so that several clusters on a machine do not clear up after each other.
+func (s *State) cgroupParent() string {
+	sum := sha256.Sum256([]byte(s.dir))
+	return "freshet-" + hex.EncodeToString(sum[:4])
 }
 
 func replaceLink(target, link string) error {

@@ -20,9 +20,13 @@ import (
 // stopWorkers ends the supervisors under the driver's data directory: an agent that stops leaves its tasks running, as it
 // should on a real node, but `freshet up` leaves nothing behind. Each gets the grace to finish its calls.
 func stopWorkers(ctx context.Context, driverDir string, grace time.Duration, log zerolog.Logger) error {
-	files, err := filepath.Glob(filepath.Join(driverDir, "tasks", "*", handoff.PIDFile))
-	if err != nil {
-		return fmt.Errorf("find workers: %w", err)
+	var files []string
+	for _, kind := range []string{"tasks", "ahead"} { // those made ahead end by themselves when their plugin does, and are awaited
+		found, err := filepath.Glob(filepath.Join(driverDir, kind, "*", handoff.PIDFile))
+		if err != nil {
+			return fmt.Errorf("find workers: %w", err)
+		}
+		files = append(files, found...)
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()

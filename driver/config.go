@@ -1,0 +1,260 @@
+package driver
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+
+	"github.com/freshet-dev/freshet/driver/image"
+	"github.com/freshet-dev/freshet/driver/network"
+)
+
+// Defaults of the plugin's configuration.
+const (
+	// DefaultCgroupParent holds the control groups of all tasks.
+	DefaultCgroupParent = "freshet"
+	// DefaultOverheadMB is what a sandbox itself may take beside its task's memory: about 45 MB were measured at rest.
+	DefaultOverheadMB = 64
+	// DefaultPidsLimit bounds the processes in a sandbox that names no limit of its own.
+	DefaultPidsLimit = 4096
+	// DefaultAheadIdle is how long nothing of a function must start for its sandboxes made ahead to go.
+	DefaultAheadIdle = 30 * time.Minute
+)
+
+// Config is the plugin's block in the agent's configuration.
+type Config struct {
+	// DataDir is where the driver keeps tasks, root file systems and snapshots. Needed.
+	DataDir string `codec:"data_dir"`
+	// Runsc and Worker are the paths of the pinned runsc and of freshet-worker. Needed. Init is that of freshet-init, by default
+	// beside Worker.
+	Runsc  string `codec:"runsc"`
+	Worker string `codec:"worker"`
+	Init   string `codec:"init"`
+	// Platform is how gVisor intercepts system calls, "systrap" or "kvm". Default "systrap".
+	Platform string `codec:"platform"`
+	// Blobs is the URL of the cluster's blob store. Needed for code named by digest.
+	Blobs string `codec:"blobs"`
+	// AllowHostPaths lets jobs name programs, images and mounts by their path on the node. Default false.
+	AllowHostPaths bool `codec:"allow_host_paths"`
+	// AllowHostNetwork lets jobs use the node's own network. Default false.
+	AllowHostNetwork bool `codec:"allow_host_network"`
+	// CgroupParent is the control group that holds those of all tasks. Default DefaultCgroupParent.
+	CgroupParent string `codec:"cgroup_parent"`
+	// OverheadMB is what a sandbox itself may take beside its task's memory. Default DefaultOverheadMB.
+	OverheadMB int64 `codec:"overhead_mb"`
+	// PidsLimit bounds the processes in a sandbox that names no limit. Default DefaultPidsLimit.
+	PidsLimit int64 `codec:"pids_limit"`
+	// NATS is how the workers reach the queue. Needed for functions.
+	NATS NATSConfig `codec:"nats"`
+	// Snapshots bounds the node's snapshot store, Images its images, Network what tasks reach, Ahead what is made ahead of need.
+	Snapshots SnapshotsConfig `codec:"snapshots"`
+	Images    ImagesConfig    `codec:"images"`
+	Network   NetworkConfig   `codec:"network"`
+	Ahead     AheadConfig     `codec:"ahead"`
+}
+
+// NATSConfig is a server list and the workers' user.
+type NATSConfig struct {
+	URL      string `codec:"url"`
+	User     string `codec:"user"`
+	Password string `codec:"password"`
+}
+
+// SnapshotsConfig bounds the snapshot store, and says how it is shared.
+type SnapshotsConfig struct {
+	// MaxBytes is the disk it may take. Default 20 GiB.
+	MaxBytes int64 `codec:"max_bytes"`
+	// KeyFile is the path of the keys that seal what is pushed to the blob store (docs/snapshots.md). Without it, snapshots stay
+	// on their node.
+	KeyFile string `codec:"key_file"`
+	// FetchTimeout bounds how long a start may fetch a snapshot before it starts cold. Default "30s".
+	FetchTimeout string `codec:"fetch_timeout"`
+	// SharedMaxBytes and SharedMaxAge bound what is kept in the blob store. Default 200 GiB and "720h".
+	SharedMaxBytes int64  `codec:"shared_max_bytes"`
+	SharedMaxAge   string `codec:"shared_max_age"`
+}
+
+// ImagesConfig is about images of registries; see image.Config, whose defaults hold.
+type ImagesConfig struct {
+	MaxBytes     int64           `codec:"max_bytes"`
+	MaxAge       string          `codec:"max_age"`
+	TagTTL       string          `codec:"tag_ttl"`
+	Mirrors      []MirrorsConfig `codec:"mirrors"`
+	Insecure     []string        `codec:"insecure"`
+	DockerConfig string          `codec:"docker_config"`
+}
+
+// MirrorsConfig are the mirrors of one registry.
+type MirrorsConfig struct {
+	Registry string   `codec:"registry"`
+	Mirrors  []string `codec:"mirrors"`
+}
+
+// NetworkConfig is about the networks of tasks; see network.Config, whose defaults hold.
+type NetworkConfig struct {
+	Name      string   `codec:"name"`
+	Range     string   `codec:"range"`
+	Ready     int      `codec:"ready"`
+	MTU       int      `codec:"mtu"`
+	Deny      []string `codec:"deny"`
+	Private   []string `codec:"private"`
+	Resolvers []string `codec:"resolvers"`
+}
+
+// AheadConfig is about sandboxes made ahead of need.
+type AheadConfig struct {
+	// MemoryMB is what all of them may take. Default 0: there are none.
+	MemoryMB int64 `codec:"memory_mb"`
+	// Idle is how long nothing of a function must start for its sandboxes made ahead to go. Default DefaultAheadIdle.
+	Idle string `codec:"idle"`
+}
+
+func configSpec() *hclspec.Spec {
+	return hclspec.NewObject(map[string]*hclspec.Spec{
+		"data_dir":           hclspec.NewAttr("data_dir", "string", true),
+		"runsc":              hclspec.NewAttr("runsc", "string", true),
+		"worker":             hclspec.NewAttr("worker", "string", true),
+		"init":               attr("init", "string"),
+		"platform":           hclspec.NewDefault(attr("platform", "string"), hclspec.NewLiteral(`"systrap"`)),
+		"blobs":              attr("blobs", "string"),
+		"allow_host_paths":   hclspec.NewDefault(attr("allow_host_paths", "bool"), hclspec.NewLiteral("false")),
+		"allow_host_network": hclspec.NewDefault(attr("allow_host_network", "bool"), hclspec.NewLiteral("false")),
+		"cgroup_parent":      attr("cgroup_parent", "string"),
+		"overhead_mb":        attr("overhead_mb", "number"),
+		"pids_limit":         attr("pids_limit", "number"),
+		"nats": block("nats", map[string]*hclspec.Spec{
+			"url":      hclspec.NewAttr("url", "string", true),
+			"user":     attr("user", "string"),
+			"password": attr("password", "string"),
+		}),
+		"snapshots": block("snapshots", map[string]*hclspec.Spec{
+			"max_bytes":        attr("max_bytes", "number"),
+			"key_file":         attr("key_file", "string"),
+			"fetch_timeout":    hclspec.NewDefault(attr("fetch_timeout", "string"), hclspec.NewLiteral(`"30s"`)),
+			"shared_max_bytes": hclspec.NewDefault(attr("shared_max_bytes", "number"), hclspec.NewLiteral("214748364800")),
+			"shared_max_age":   hclspec.NewDefault(attr("shared_max_age", "string"), hclspec.NewLiteral(`"720h"`)),
+		}),
+		"images": block("images", map[string]*hclspec.Spec{
+			"max_bytes": attr("max_bytes", "number"),
+			"max_age":   attr("max_age", "string"),
+			"tag_ttl":   attr("tag_ttl", "string"),
+			"mirrors": hclspec.NewBlockList("mirrors", hclspec.NewObject(map[string]*hclspec.Spec{
+				"registry": hclspec.NewAttr("registry", "string", true),
+				"mirrors":  hclspec.NewAttr("mirrors", "list(string)", true),
+			})),
+			"insecure":      attr("insecure", "list(string)"),
+			"docker_config": attr("docker_config", "string"),
+		}),
+		"network": block("network", map[string]*hclspec.Spec{
+			"name":      attr("name", "string"),
+			"range":     attr("range", "string"),
+			"ready":     attr("ready", "number"),
+			"mtu":       attr("mtu", "number"),
+			"deny":      attr("deny", "list(string)"),
+			"private":   attr("private", "list(string)"),
+			"resolvers": attr("resolvers", "list(string)"),
+		}),
+		"ahead": block("ahead", map[string]*hclspec.Spec{
+			"memory_mb": attr("memory_mb", "number"),
+			"idle":      attr("idle", "string"),
+		}),
+	})
+}
+
+// withDefaults fills what is not set and tells what is wrong.
+func (c Config) withDefaults() (Config, error) {
+	if c.Init == "" {
+		c.Init = filepath.Join(filepath.Dir(c.Worker), "freshet-init")
+	}
+	for _, path := range []struct{ field, value string }{
+		{"data_dir", c.DataDir}, {"runsc", c.Runsc}, {"worker", c.Worker}, {"init", c.Init},
+	} {
+		if !filepath.IsAbs(path.value) {
+			return c, fmt.Errorf("plugin config %s: %q: use an absolute path", path.field, path.value)
+		}
+	}
+	setDefault(&c.CgroupParent, DefaultCgroupParent)
+	setDefault(&c.OverheadMB, DefaultOverheadMB)
+	setDefault(&c.PidsLimit, DefaultPidsLimit)
+	setDefault(&c.Ahead.Idle, DefaultAheadIdle.String())
+	for _, number := range []struct {
+		field string
+		value int64
+	}{{"overhead_mb", c.OverheadMB}, {"pids_limit", c.PidsLimit}, {"ahead.memory_mb", c.Ahead.MemoryMB}} {
+		if number.value < 0 {
+			return c, fmt.Errorf("plugin config %s: %d: use 0 or more", number.field, number.value)
+		}
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func duration(field, text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("plugin config %s: %q: use a duration with a unit, such as \"24h\"", field, text)
+	}
+	return d, nil
+}
+
+// imageStore is the configuration of package image.
+func (c Config) imageStore() (image.Config, error) {
+	store := image.Config{
+		Dir: filepath.Join(c.DataDir, "images"), MaxBytes: c.Images.MaxBytes,
+		Insecure: c.Images.Insecure, DockerConfig: c.Images.DockerConfig, Mirrors: make(map[string][]string),
+	}
+	for _, m := range c.Images.Mirrors {
+		store.Mirrors[m.Registry] = m.Mirrors
+	}
+	var err error
+	if store.MaxAge, err = duration("images.max_age", c.Images.MaxAge); err != nil {
+		return store, err
+	}
+	store.TagTTL, err = duration("images.tag_ttl", c.Images.TagTTL)
+	return store, err
+}
+
+// pool is the configuration of package network.
+func (c Config) pool() (network.Config, error) {
+	pool := network.Config{Dir: filepath.Join(c.DataDir, "network"), Name: c.Network.Name, Ready: c.Network.Ready, MTU: c.Network.MTU}
+	var err error
+	if c.Network.Range != "" {
+		if pool.Range, err = netip.ParsePrefix(c.Network.Range); err != nil {
+			return pool, fmt.Errorf("plugin config network.range: %q: use an IPv4 range, such as %q", c.Network.Range, network.DefaultRange)
+		}
+	}
+	for i, text := range c.Network.Deny {
+		denied, err := network.ParseDestination(text)
+		if err != nil {
+			return pool, fmt.Errorf("plugin config network.deny[%d]: %w", i, err)
+		}
+		pool.Deny = append(pool.Deny, denied)
+	}
+	for i, text := range c.Network.Private {
+		private, err := netip.ParsePrefix(text)
+		if err != nil {
+			return pool, fmt.Errorf("plugin config network.private[%d]: %q: use a CIDR", i, text)
+		}
+		pool.Private = append(pool.Private, private)
+	}
+	for i, text := range c.Network.Resolvers {
+		resolver, err := netip.ParseAddr(text)
+		if err != nil {
+			return pool, fmt.Errorf("plugin config network.resolvers[%d]: %q: use an address", i, text)
+		}
+		pool.Resolvers = append(pool.Resolvers, resolver)
+	}
+	return pool, nil
+}

@@ -1,0 +1,207 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/freshet-dev/freshet/driver/ahead"
+	"github.com/freshet-dev/freshet/driver/image"
+	"github.com/freshet-dev/freshet/internal/handoff"
+)
+
+// launch starts a supervisor in a session of its own, so that nothing that ends the plugin ends it. reap waits for its end.
+func (s *starter) launch(work handoff.Task, extra *os.File, args ...string) (process *handoff.Process, reap func(), err error) {
+	out, err := os.OpenFile(filepath.Join(work.StateDir, handoff.LogFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open supervisor's log: %w", err)
+	}
+	defer func() { _ = out.Close() }() // the supervisor has its own descriptor
+	cmd := exec.Command(s.config.Worker, args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if extra != nil {
+		cmd.ExtraFiles = []*os.File{extra}
+	}
+	group, err := s.groups.Load(work.Cgroups.Guest) // its sandbox is to be charged there; it leaves by itself
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := group.Start(cmd); err != nil {
+		return nil, nil, fmt.Errorf("start supervisor: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, cmd.Process.Kill())
+			_ = cmd.Wait() // it was killed
+		}
+	}()
+	if err := handoff.WritePID(work.StateDir, cmd.Process.Pid); err != nil {
+		return nil, nil, err
+	}
+	if process, err = handoff.OpenProcess(cmd.Process.Pid); err != nil {
+		return nil, nil, fmt.Errorf("watch supervisor: %w", err)
+	}
+	return process, func() { _ = cmd.Wait() }, nil // how it ended is in its exit file
+}
+
+// spawn starts the task's own supervisor.
+func (s *starter) spawn(cfg *drivers.TaskConfig, work handoff.Task) (*task, error) {
+	path, err := work.Write()
+	if err != nil {
+		return nil, err
+	}
+	process, reap, err := s.launch(work, nil, path)
+	if err != nil {
+		return nil, err
+	}
+	return newTask(cfg, taskState{StateDir: work.StateDir, Started: work.Started, Plain: work.Config.Handler == nil}, s, process, reap), nil
+}
+
+// member is a supervisor made ahead.
+type member struct {
+	starter *starter
+	work    handoff.Task
+	process *handoff.Process
+	reap    func()
+	// socket's end tells the supervisor that nobody will come.
+	socket  *os.File
+	standby bool
+	dropped sync.Once
+}
+
+var _ ahead.Member = (*member)(nil)
+
+// prepare makes a supervisor ahead.
+func (s *starter) prepare(ctx context.Context, p plan) (ahead.Member, error) {
+	dir := filepath.Join(s.config.DataDir, aheadDir, ulid.Make().String())
+	if p.image != nil { // it is there: this holds it for the new one too
+		held, err := s.images.Image(ctx, image.Request{Task: filepath.Base(dir), Reference: p.config.Image})
+		if err == nil && held.Content != p.image.Content {
+			err = errors.Join(errors.New("the image's tag means another one by now"), s.images.Release(filepath.Base(dir)))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	work, err := s.lend(ctx, dir, p)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.launchAhead(ctx, work)
+	if err != nil {
+		return nil, errors.Join(err, s.giveBack(context.WithoutCancel(ctx), dir))
+	}
+	return m, nil
+}
+
+func (s *starter) launchAhead(ctx context.Context, work handoff.Task) (*member, error) {
+	if err := handoff.WriteTemplate(work); err != nil {
+		return nil, err
+	}
+	ours, theirs, err := handoff.SocketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = theirs.Close() }() // the supervisor has its own
+	m := &member{starter: s, work: work, socket: ours}
+	if m.process, m.reap, err = s.launch(work, theirs, "--ahead", work.StateDir); err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	stop := context.AfterFunc(ctx, func() { _ = ours.Close() })
+	defer stop()
+	var said handoff.Prepared
+	if err = said.Hear(ours); err == nil && said.Error != "" {
+		err = errors.New(said.Error)
+	}
+	if err != nil {
+		m.end()
+		return nil, err
+	}
+	m.standby = said.Standby
+	return m, nil
+}
+
+// Standby tells whether it is thawed already.
+func (m *member) Standby() bool { return m.standby }
+
+// CanThaw tells whether another one made now would be.
+func (m *member) CanThaw() bool {
+	if m.work.Snapshots == nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(m.work.Snapshots.Dir, m.work.Snapshots.Key))
+	return err == nil
+}
+
+// Memory is what it takes, in bytes.
+func (m *member) Memory() (int64, error) {
+	var sum int64
+	for _, id := range []string{m.work.Cgroups.Guest, m.work.Cgroups.Supervisor} {
+		group, err := m.starter.groups.Load(id)
+		if err != nil {
+			return 0, err
+		}
+		stats, err := group.Stats()
+		if err != nil {
+			return 0, err
+		}
+		sum += int64(stats.RSS)
+	}
+	return sum, nil
+}
+
+// Wait returns when it has ended, or the context has.
+func (m *member) Wait(ctx context.Context) error { return m.process.Wait(ctx) }
+
+// end ends the supervisor and waits for that.
+func (m *member) end() {
+	_ = m.socket.Close()
+	ended, cancel := context.WithTimeout(context.WithoutCancel(m.starter.ctx), endWait)
+	defer cancel()
+	if err := m.process.Wait(ended); err != nil {
+		_ = m.process.Signal(syscall.SIGKILL) // ErrGone when it ended meanwhile
+	}
+	m.reap()
+	m.process.Close()
+}
+
+// Drop ends it and gives back what it was lent.
+func (m *member) Drop() {
+	m.dropped.Do(func() {
+		m.end()
+		if err := m.starter.giveBack(context.WithoutCancel(m.starter.ctx), m.work.StateDir); err != nil {
+			m.starter.log.Warn().Err(err).Msg("drop a supervisor made ahead")
+		}
+	})
+}
+
+// adopt gives the task to a supervisor made ahead.
+func (s *starter) adopt(m *member, cfg *drivers.TaskConfig, p plan, dir string, began time.Time) (*task, error) {
+	work := finish(m.work, cfg, began)
+	work.Link = dir
+	if p.cpuset != "" {
+		group, err := s.groups.Load(work.Cgroups.Guest)
+		if err != nil {
+			return nil, err
+		}
+		if err := group.UseCPUs(p.cpuset); err != nil {
+			return nil, err
+		}
+	}
+	if err := handoff.Adopt(work, dir, m.socket); err != nil {
+		return nil, err
+	}
+	_ = m.socket.Close() // it has been told
+	return newTask(cfg, taskState{StateDir: dir, Started: began}, s, m.process, m.reap), nil
+}

@@ -1,0 +1,104 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/freshet-dev/freshet/internal/handoff"
+)
+
+// sweep gives back what belongs to no unit: what a plugin that was killed left half done, and, after a reboot, everything but the
+// directories by which Nomad is told that its tasks ended.
+func (s *starter) sweep(ctx context.Context) error {
+	live, err := s.units(ctx)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]bool, len(live))
+	for _, id := range live {
+		known[id] = true
+	}
+	groups, err := s.groups.List()
+	if err != nil {
+		return err
+	}
+	for _, group := range groups {
+		id := strings.TrimSuffix(strings.TrimSuffix(group, ".guest"), ".supervisor")
+		if !known[id] {
+			err = errors.Join(err, s.dissolve(ctx, group))
+		}
+	}
+	err = errors.Join(err, s.images.Sweep(live))
+	if pool := s.networks.opened(); pool != nil {
+		err = errors.Join(err, pool.Sweep(live))
+	}
+	if err != nil {
+		return fmt.Errorf("clear up after an earlier plugin: %w", err)
+	}
+	return nil
+}
+
+// units are the ids of those whose supervisors run. It ends supervisors made ahead that nobody adopted: their plugin is gone.
+func (s *starter) units(ctx context.Context) ([]string, error) {
+	var live []string
+	adopted := make(map[string]bool)
+	for _, dir := range s.list(tasksDir) {
+		if target, err := os.Readlink(dir); err == nil {
+			adopted[target] = true
+			dir = target
+		}
+		if running(dir) {
+			live = append(live, filepath.Base(dir))
+		}
+	}
+	for _, dir := range s.list(aheadDir) {
+		if adopted[dir] {
+			continue
+		}
+		if err := s.giveBack(ctx, dir); err != nil {
+			return nil, err
+		}
+	}
+	return live, nil
+}
+
+func (s *starter) list(kind string) []string {
+	dirs, err := filepath.Glob(filepath.Join(s.config.DataDir, kind, "*"))
+	if err != nil {
+		return nil // the pattern is right
+	}
+	return dirs
+}
+
+// running tells whether the supervisor of a state directory runs.
+func running(dir string) bool {
+	process, err := handoff.FindProcess(dir)
+	if err != nil {
+		return false
+	}
+	process.Close()
+	return true
+}
+
+// clear removes what an earlier start of a task left, its supervisor's own directory too where the task's is a link to it.
+func (s *starter) clear(ctx context.Context, dir string) error {
+	target, err := os.Readlink(dir)
+	switch {
+	case err == nil:
+		if err := s.giveBack(ctx, target); err != nil {
+			return err
+		}
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clear task directory: %w", err)
+		}
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return s.giveBack(ctx, dir)
+}

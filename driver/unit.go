@@ -1,0 +1,116 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/freshet-dev/freshet/driver/cgroup"
+	"github.com/freshet-dev/freshet/internal/handoff"
+)
+
+// A unit is one supervisor with what the node lends it: a state directory, control groups, a network namespace, the hold of an
+// image. All are named by the unit's id, the name of its directory, so that whoever finds one of them knows whose it is.
+
+// endWait bounds how long what was killed may take to be gone.
+const endWait = 10 * time.Second
+
+// guestID and supervisorID name a unit's control groups.
+func guestID(id string) string      { return id + ".guest" }
+func supervisorID(id string) string { return id + ".supervisor" }
+
+// lend makes the directory and takes what the plan needs from the node. What it took is given back when it fails.
+func (s *starter) lend(ctx context.Context, dir string, p plan) (work handoff.Task, err error) {
+	id := filepath.Base(dir)
+	work = p.task
+	work.StateDir = dir
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.giveBack(context.WithoutCancel(ctx), dir))
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return work, fmt.Errorf("make task directory: %w", err)
+	}
+	if onDisk(p.config) {
+		work.Root.WritesDir = filepath.Join(dir, "writes")
+		if err := os.Mkdir(work.Root.WritesDir, 0o700); err != nil {
+			return work, fmt.Errorf("make task directory: %w", err)
+		}
+	}
+	if work.Cgroups, err = s.limit(id, p); err != nil {
+		return work, err
+	}
+	if p.reach.policy != nil {
+		return work, s.connect(ctx, id, p, &work)
+	}
+	return work, nil
+}
+
+// limit makes the unit's control groups.
+func (s *starter) limit(id string, p plan) (*handoff.Cgroups, error) {
+	guest, err := s.groups.Create(guestID(id), p.limits)
+	if err != nil {
+		return nil, err
+	}
+	if p.cpuset != "" {
+		if err := guest.UseCPUs(p.cpuset); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := s.groups.Create(supervisorID(id), cgroup.Limits{CPUShares: p.limits.CPUShares}); err != nil {
+		return nil, err
+	}
+	return &handoff.Cgroups{Parent: s.config.CgroupParent, Guest: guestID(id), Supervisor: supervisorID(id)}, nil
+}
+
+// connect gives the unit a network namespace, with the ports that lead to it.
+func (s *starter) connect(ctx context.Context, id string, p plan, work *handoff.Task) error {
+	pool, err := s.networks.get(ctx)
+	if err != nil {
+		return err
+	}
+	namespace, err := pool.Take(ctx, id, *p.reach.policy)
+	if err != nil {
+		return err
+	}
+	work.Network.Namespace = namespace.Path
+	work.Files = p.reach.etc(p.task.Program.Hostname, namespace.Resolvers)
+	if len(p.reach.ports) > 0 {
+		return pool.Publish(id, p.reach.ports)
+	}
+	return nil
+}
+
+// giveBack ends what is left of a unit and gives back all that it was lent. Doing it again does no harm.
+func (s *starter) giveBack(ctx context.Context, dir string) error {
+	id := filepath.Base(dir)
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	err := errors.Join(s.dissolve(ctx, guestID(id)), s.dissolve(ctx, supervisorID(id)), s.images.Release(id))
+	if pool := s.networks.opened(); pool != nil {
+		err = errors.Join(err, pool.Release(id))
+	}
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return fmt.Errorf("clear up after task %s: %w", id, err)
+	}
+	return nil
+}
+
+// dissolve kills what is in a control group and removes it.
+func (s *starter) dissolve(ctx context.Context, id string) error {
+	group, err := s.groups.Load(id)
+	if errors.Is(err, cgroup.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := group.Kill(ctx); err != nil {
+		return err
+	}
+	return group.Remove(ctx)
+}
