@@ -92,11 +92,11 @@ func addMounts(inputs *snapshot.Inputs, p plan, cfg *drivers.TaskConfig) error {
 	return nil
 }
 
-// contentDigest is the digest of all that a directory holds: names, modes and bytes.
+// contentDigest is the digest of all that a directory holds but Nomad's own files: names, modes and bytes.
 func contentDigest(dir string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || nomads(entry.Name()) {
 			return err
 		}
 		info, err := entry.Info()

@@ -78,15 +78,19 @@ func (p *plan) taskDirs(cfg *drivers.TaskConfig) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("look into the task's directory: %w", err)
 		}
-		written := slices.DeleteFunc(entries, func(e os.DirEntry) bool {
-			return dir.target == secretsTarget && (e.Name() == "api.sock" || strings.HasPrefix(e.Name(), "nomad_token"))
-		})
+		written := slices.DeleteFunc(entries, func(e os.DirEntry) bool { return nomads(e.Name()) })
 		if len(written) > 0 {
 			p.mount(dir.source, dir.target, true)
 			p.own = true
 		}
 	}
 	return nil
+}
+
+// nomads tells of the files in a task's directory that Nomad puts there by itself: its own mark, its API's socket, and the token for that.
+// They are other ones for each allocation, and say nothing of what the job wants its task to have.
+func nomads(name string) bool {
+	return name == ".nomad-mount" || name == "api.sock" || name == "nomad_token"
 }
 
 // add adds a mount of the task's config.

@@ -20,6 +20,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/internal/blobs"
+	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // The directories below the data directory that hold units, by what they are for.

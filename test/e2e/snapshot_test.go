@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/freshet-dev/freshet/internal/eventually"
+	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // snapshotOf finds the snapshot of a function of the tests' app in the node's store.
@@ -44,6 +47,31 @@ func awaitIdle(t *testing.T, function string) {
 	})
 }
 
+// endStandbys kills the supervisors of a function that were made ahead, and waits until they are gone.
+func endStandbys(t *testing.T, function string) {
+	t.Helper()
+	eventually.True(t, "no standby is left", func() bool {
+		files, err := filepath.Glob(filepath.Join(shared.dir, "driver", "ahead", "*", handoff.TemplateFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := false
+		for _, file := range files {
+			dir := filepath.Dir(file)
+			template, err := handoff.ReadTemplate(dir)
+			if err != nil || template.Identity.Function != function {
+				continue // dropped meanwhile, or another's
+			}
+			if process, err := handoff.FindProcess(dir); err == nil {
+				left = true
+				_ = process.Signal(unix.SIGKILL) // gone meanwhile
+				process.Close()
+			}
+		}
+		return !left
+	})
+}
+
 // TestBrokenSnapshotIsNeverWorseThanNone: a worker that cannot thaw starts cold, and the next one thaws again.
 func TestBrokenSnapshotIsNeverWorseThanNone(t *testing.T) {
 	first, err := tell(t, "one", "say", "x")
@@ -65,6 +93,7 @@ func TestBrokenSnapshotIsNeverWorseThanNone(t *testing.T) {
 	if err := state.Close(); err != nil {
 		t.Fatal(err)
 	}
+	endStandbys(t, "one") // those were thawed before
 
 	second, err := tell(t, "one", "say", "x")
 	if err != nil || second.Loaded == first.Loaded {
