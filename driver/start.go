@@ -16,7 +16,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/driver/ahead"
-	"github.com/freshet-dev/freshet/driver/cgroup"
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/internal/blobs"
@@ -32,14 +31,10 @@ const (
 // starter starts tasks. What can be done once for all starts is done when it is made.
 type starter struct {
 	// ctx is the plugin's life.
-	ctx      context.Context
-	config   Config
+	ctx context.Context
+	*lender
 	programs *image.Cache
-	images   *image.Store
-	networks *networks
-	groups   *cgroup.Manager
 	ahead    *ahead.Pool
-	log      zerolog.Logger
 	// runsc is the digest of the runsc binary and cpu that of the processor's features: both are in every snapshot's key.
 	runsc string
 	cpu   string
@@ -58,8 +53,11 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 			return nil, fmt.Errorf("make data directory: %w", err)
 		}
 	}
-	s := &starter{ctx: ctx, config: config, log: log}
-	if err := s.open(ctx); err != nil {
+	s := &starter{ctx: ctx}
+	if s.programs, err = openPrograms(ctx, config); err != nil {
+		return nil, err
+	}
+	if s.lender, err = openLender(ctx, config, log); err != nil {
 		return nil, err
 	}
 	if s.runsc, err = fileDigest(config.Runsc); err != nil {
@@ -85,41 +83,22 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 	return s, nil
 }
 
-// open opens what the node lends to tasks.
-func (s *starter) open(ctx context.Context) error {
+// openPrograms opens the roots of programs that are the cluster's blobs.
+func openPrograms(ctx context.Context, config Config) (*image.Cache, error) {
 	var store *blobs.Store
-	var err error
-	if s.config.Blobs != "" {
-		if store, err = blobs.Open(ctx, s.config.Blobs); err != nil {
-			return fmt.Errorf("plugin config blobs: %w", err)
+	if config.Blobs != "" {
+		var err error
+		if store, err = blobs.Open(ctx, config.Blobs); err != nil {
+			return nil, fmt.Errorf("plugin config blobs: %w", err)
 		}
 	}
-	if s.programs, err = image.Open(filepath.Join(s.config.DataDir, "rootfs"), store); err != nil {
-		return err
-	}
-	images, err := s.config.imageStore()
-	if err != nil {
-		return err
-	}
-	if s.images, err = image.OpenStore(images, s.log); err != nil {
-		return err
-	}
-	if s.groups, err = cgroup.Open(cgroup.Config{Parent: s.config.CgroupParent}); err != nil {
-		return err
-	}
-	pool, err := s.config.pool()
-	if err != nil {
-		return err
-	}
-	s.networks = &networks{config: pool, log: s.log}
-	return s.networks.resume(ctx)
+	return image.Open(filepath.Join(config.DataDir, "rootfs"), store)
 }
 
 // close lets go of what the node lends; tasks keep theirs.
 func (s *starter) close() error {
 	s.ahead.Close()
-	s.images.Close()
-	return s.networks.close()
+	return s.lender.close()
 }
 
 func fileDigest(path string) (string, error) {

@@ -14,8 +14,8 @@ import (
 
 // sweep gives back what belongs to no unit: what a plugin that was killed left half done, and, after a reboot, everything but the
 // directories by which Nomad is told that its tasks ended.
-func (s *starter) sweep(ctx context.Context) error {
-	live, err := s.units(ctx)
+func (l *lender) sweep(ctx context.Context) error {
+	live, err := l.units(ctx)
 	if err != nil {
 		return err
 	}
@@ -23,18 +23,18 @@ func (s *starter) sweep(ctx context.Context) error {
 	for _, id := range live {
 		known[id] = true
 	}
-	groups, err := s.groups.List()
+	groups, err := l.groups.List()
 	if err != nil {
 		return err
 	}
 	for _, group := range groups {
 		id := strings.TrimSuffix(strings.TrimSuffix(group, ".guest"), ".supervisor")
 		if !known[id] {
-			err = errors.Join(err, s.dissolve(ctx, group))
+			err = errors.Join(err, l.dissolve(ctx, group))
 		}
 	}
-	err = errors.Join(err, s.images.Sweep(live))
-	if pool := s.networks.opened(); pool != nil {
+	err = errors.Join(err, l.images.Sweep(live))
+	if pool := l.networks.opened(); pool != nil {
 		err = errors.Join(err, pool.Sweep(live))
 	}
 	if err != nil {
@@ -44,10 +44,10 @@ func (s *starter) sweep(ctx context.Context) error {
 }
 
 // units are the ids of those whose supervisors run. It ends supervisors made ahead that nobody adopted: their plugin is gone.
-func (s *starter) units(ctx context.Context) ([]string, error) {
+func (l *lender) units(ctx context.Context) ([]string, error) {
 	var live []string
 	adopted := make(map[string]bool)
-	for _, dir := range s.list(tasksDir) {
+	for _, dir := range l.list(tasksDir) {
 		if target, err := os.Readlink(dir); err == nil {
 			adopted[target] = true
 			dir = target
@@ -56,19 +56,19 @@ func (s *starter) units(ctx context.Context) ([]string, error) {
 			live = append(live, filepath.Base(dir))
 		}
 	}
-	for _, dir := range s.list(aheadDir) {
+	for _, dir := range l.list(aheadDir) {
 		if adopted[dir] {
 			continue
 		}
-		if err := s.giveBack(ctx, dir); err != nil {
+		if err := l.giveBack(ctx, dir); err != nil {
 			return nil, err
 		}
 	}
 	return live, nil
 }
 
-func (s *starter) list(kind string) []string {
-	dirs, err := filepath.Glob(filepath.Join(s.config.DataDir, kind, "*"))
+func (l *lender) list(kind string) []string {
+	dirs, err := filepath.Glob(filepath.Join(l.config.DataDir, kind, "*"))
 	if err != nil {
 		return nil // the pattern is right
 	}
@@ -86,11 +86,11 @@ func running(dir string) bool {
 }
 
 // clear removes what an earlier start of a task left, its supervisor's own directory too where the task's is a link to it.
-func (s *starter) clear(ctx context.Context, dir string) error {
+func (l *lender) clear(ctx context.Context, dir string) error {
 	target, err := os.Readlink(dir)
 	switch {
 	case err == nil:
-		if err := s.giveBack(ctx, target); err != nil {
+		if err := l.giveBack(ctx, target); err != nil {
 			return err
 		}
 		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -100,5 +100,5 @@ func (s *starter) clear(ctx context.Context, dir string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	}
-	return s.giveBack(ctx, dir)
+	return l.giveBack(ctx, dir)
 }

@@ -8,12 +8,51 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/freshet-dev/freshet/driver/cgroup"
+	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // A unit is one supervisor with what the node lends it: a state directory, control groups, a network namespace, the hold of an
 // image. All are named by the unit's id, the name of its directory, so that whoever finds one of them knows whose it is.
+
+// lender lends to units what the node has.
+type lender struct {
+	config   Config
+	images   *image.Store
+	networks *networks
+	groups   *cgroup.Manager
+	log      zerolog.Logger
+}
+
+// openLender opens what the node has. Close it.
+func openLender(ctx context.Context, config Config, log zerolog.Logger) (*lender, error) {
+	l := &lender{config: config, log: log}
+	images, err := config.imageStore()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := config.pool()
+	if err != nil {
+		return nil, err
+	}
+	l.networks = &networks{config: pool, log: log}
+	if l.images, err = image.OpenStore(images, log); err != nil {
+		return nil, err
+	}
+	if l.groups, err = cgroup.Open(cgroup.Config{Parent: config.CgroupParent}); err != nil {
+		return nil, err
+	}
+	return l, l.networks.resume(ctx)
+}
+
+// close lets go of it; units keep theirs.
+func (l *lender) close() error {
+	l.images.Close()
+	return l.networks.close()
+}
 
 // endWait bounds how long what was killed may take to be gone.
 const endWait = 10 * time.Second
@@ -23,13 +62,13 @@ func guestID(id string) string      { return id + ".guest" }
 func supervisorID(id string) string { return id + ".supervisor" }
 
 // lend makes the directory and takes what the plan needs from the node. What it took is given back when it fails.
-func (s *starter) lend(ctx context.Context, dir string, p plan) (work handoff.Task, err error) {
+func (l *lender) lend(ctx context.Context, dir string, p plan) (work handoff.Task, err error) {
 	id := filepath.Base(dir)
 	work = p.task
 	work.StateDir = dir
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.giveBack(context.WithoutCancel(ctx), dir))
+			err = errors.Join(err, l.giveBack(context.WithoutCancel(ctx), dir))
 		}
 	}()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -41,18 +80,18 @@ func (s *starter) lend(ctx context.Context, dir string, p plan) (work handoff.Ta
 			return work, fmt.Errorf("make task directory: %w", err)
 		}
 	}
-	if work.Cgroups, err = s.limit(id, p); err != nil {
+	if work.Cgroups, err = l.limit(id, p); err != nil {
 		return work, err
 	}
 	if p.reach.policy != nil {
-		return work, s.connect(ctx, id, p, &work)
+		return work, l.connect(ctx, id, p, &work)
 	}
 	return work, nil
 }
 
 // limit makes the unit's control groups.
-func (s *starter) limit(id string, p plan) (*handoff.Cgroups, error) {
-	guest, err := s.groups.Create(guestID(id), p.limits)
+func (l *lender) limit(id string, p plan) (*handoff.Cgroups, error) {
+	guest, err := l.groups.Create(guestID(id), p.limits)
 	if err != nil {
 		return nil, err
 	}
@@ -61,15 +100,15 @@ func (s *starter) limit(id string, p plan) (*handoff.Cgroups, error) {
 			return nil, err
 		}
 	}
-	if _, err := s.groups.Create(supervisorID(id), cgroup.Limits{CPUShares: p.limits.CPUShares}); err != nil {
+	if _, err := l.groups.Create(supervisorID(id), cgroup.Limits{CPUShares: p.limits.CPUShares}); err != nil {
 		return nil, err
 	}
-	return &handoff.Cgroups{Parent: s.config.CgroupParent, Guest: guestID(id), Supervisor: supervisorID(id)}, nil
+	return &handoff.Cgroups{Parent: l.config.CgroupParent, Guest: guestID(id), Supervisor: supervisorID(id)}, nil
 }
 
 // connect gives the unit a network namespace, with the ports that lead to it.
-func (s *starter) connect(ctx context.Context, id string, p plan, work *handoff.Task) error {
-	pool, err := s.networks.get(ctx)
+func (l *lender) connect(ctx context.Context, id string, p plan, work *handoff.Task) error {
+	pool, err := l.networks.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -86,12 +125,12 @@ func (s *starter) connect(ctx context.Context, id string, p plan, work *handoff.
 }
 
 // giveBack ends what is left of a unit and gives back all that it was lent. Doing it again does no harm.
-func (s *starter) giveBack(ctx context.Context, dir string) error {
+func (l *lender) giveBack(ctx context.Context, dir string) error {
 	id := filepath.Base(dir)
 	ctx, cancel := context.WithTimeout(ctx, endWait)
 	defer cancel()
-	err := errors.Join(s.dissolve(ctx, guestID(id)), s.dissolve(ctx, supervisorID(id)), s.images.Release(id))
-	if pool := s.networks.opened(); pool != nil {
+	err := errors.Join(l.dissolve(ctx, guestID(id)), l.dissolve(ctx, supervisorID(id)), l.images.Release(id))
+	if pool := l.networks.opened(); pool != nil {
 		err = errors.Join(err, pool.Release(id))
 	}
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
@@ -101,8 +140,8 @@ func (s *starter) giveBack(ctx context.Context, dir string) error {
 }
 
 // dissolve kills what is in a control group and removes it.
-func (s *starter) dissolve(ctx context.Context, id string) error {
-	group, err := s.groups.Load(id)
+func (l *lender) dissolve(ctx context.Context, id string) error {
+	group, err := l.groups.Load(id)
 	if errors.Is(err, cgroup.ErrGone) {
 		return nil
 	}

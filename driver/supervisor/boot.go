@@ -240,9 +240,10 @@ func (w *Worker) hello(ctx context.Context) error {
 	return nil
 }
 
-func (w *Worker) commit(making *snapshot.Making) error {
+// commit makes a written snapshot one that others find.
+func commit(task handoff.Task, making *snapshot.Making) error {
 	var inputs snapshot.Inputs
-	if err := json.Unmarshal(w.task.Snapshots.Inputs, &inputs); err != nil {
+	if err := json.Unmarshal(task.Snapshots.Inputs, &inputs); err != nil {
 		return fmt.Errorf("read snapshot inputs: %w", err)
 	}
 	return making.Commit(inputs)
@@ -272,7 +273,7 @@ func (w *Worker) freeze(ctx context.Context, store *snapshot.Store, times *phase
 		return errors.Join(frozen, err)
 	}
 	if frozen == nil {
-		frozen = w.commit(making)
+		frozen = commit(w.task, making)
 	}
 	times.end("freeze")
 	if frozen != nil {
