@@ -21,6 +21,7 @@ import (
 	"github.com/freshet-dev/freshet/scheduler-ext/fleet"
 	"github.com/freshet-dev/freshet/scheduler-ext/leader"
 	"github.com/freshet-dev/freshet/scheduler-ext/news"
+	"github.com/freshet-dev/freshet/scheduler-ext/quota"
 )
 
 // Functions is what the autoscaler needs to know of Nomad's jobs.
@@ -78,6 +79,7 @@ type scaler struct {
 	applied chan applied
 	asked   chan question
 	changes *changes
+	limits  chan quota.Limits
 
 	// slots bounds the requests to Nomad at one time, scaling waits for those in progress.
 	slots   chan struct{}
@@ -88,6 +90,9 @@ type scaler struct {
 	fleet  *fleet.Fleet
 	// wrong is what was reported of functions whose jobs are wrong.
 	wrong map[queue.Function]string
+	// sharing divides what functions share; limited is when its limits were last read.
+	sharing *quota.Sharing
+	limited time.Time
 }
 
 // hint is a demand, and when it came.
@@ -124,9 +129,9 @@ func New(config Config) (*Autoscaler, error) {
 			target: &target{nomad: config.Nomad, leader: config.Leader, log: config.Log},
 			rests:  &rests{nc: config.NATS, leader: config.Leader, fleet: crew, log: config.Log},
 			hints:  make(chan hint, hintBuffer), beats: make(chan queue.Heartbeat, beatBuffer), news: make(chan news.Item, newsBuffer),
-			applied: make(chan applied), asked: make(chan question), changes: newChanges(),
+			applied: make(chan applied), asked: make(chan question), changes: newChanges(), limits: make(chan quota.Limits),
 			slots: make(chan struct{}, maxRequests), states: make(map[queue.Function]*state),
-			awake: make(map[queue.Function]struct{}), fleet: crew, wrong: make(map[queue.Function]string),
+			awake: make(map[queue.Function]struct{}), fleet: crew, wrong: make(map[queue.Function]string), sharing: quota.New(),
 		},
 	}, nil
 }
@@ -217,6 +222,8 @@ func (a *scaler) loop(ctx context.Context) {
 			for _, function := range a.changes.take() {
 				a.changed(ctx, function)
 			}
+		case limits := <-a.limits:
+			a.sharing.Limit(limits)
 		case <-a.leader.Changed():
 			a.succeed(ctx)
 			timer.Reset(0)

@@ -188,3 +188,14 @@ func TestHandSetCountIsBroughtBackToTheNeed(t *testing.T) {
 	}
 	eventually.True(t, "the one that is needed", func() bool { return r.count(t) == 1 })
 }
+
+func TestAnEnvironmentsLimitHolds(t *testing.T) {
+	r := newRig(t)
+	namespace := &api.Namespace{Name: "default", Meta: map[string]string{"freshet.max_workers": "2"}}
+	if _, err := r.nomad.Namespaces().Register(namespace, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.publish(t, 100)
+	eventually.True(t, "some workers", func() bool { return r.count(t) > 0 })
+	eventually.True(t, "the limit's two, and not the five of the function's maximum", func() bool { return r.count(t) == 2 })
+}

@@ -117,9 +117,12 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 			a.state(function).unsure = true
 		}
 	}
-	next := idleSweep
 	for function, s := range a.states {
 		s.depth = depths[function]
+	}
+	a.share(ctx, now)
+	next := idleSweep
+	for function, s := range a.states {
 		if s.depth > 0 || now.Sub(s.demand) < demandHolds || s.shrink != nil {
 			next = busySweep
 		}
