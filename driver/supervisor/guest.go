@@ -11,6 +11,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/sandbox"
 	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/sdk/wire"
+	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
 
 // exitWait is how long a guest that closed its output gets to exit, so that callers read its exit code.
@@ -24,6 +25,8 @@ type guest struct {
 	logs    *logs
 	groups  *groups
 	control *handoff.Server
+	// streams are connections to the guest's server.
+	streams *stream.Opener
 	reading sync.WaitGroup
 
 	// answers are the messages about the whole guest. A guest that sends what nobody asked for fills it and is cut off.
@@ -71,6 +74,7 @@ func openGuest(ctx context.Context, s *sandbox.Sandbox, task handoff.Task, group
 		dead:    make(chan struct{}),
 		calls:   make(map[uint64]*running),
 	}
+	g.streams = stream.NewOpener(g.writer)
 	g.reading.Go(func() { g.read(wire.NewReader(s.Stdout, maxPayload)) })
 	g.reading.Go(func() { logs.copyLines(s.Stderr, g.only) })
 	return g, nil
@@ -91,6 +95,9 @@ func (g *guest) read(in *wire.Reader) {
 }
 
 func (g *guest) dispatch(msg wire.Message) error {
+	if msg.Type.Stream() {
+		return g.streams.Handle(msg) // refused where none was opened
+	}
 	switch msg.Type {
 	case wire.TypeResult:
 		var meta wire.Result
@@ -179,6 +186,7 @@ func (g *guest) die(cause error) {
 		death = g.exited()
 	}
 	_ = g.sandbox.Kill() // what is not dead yet must not go on
+	g.streams.Close(death)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.death, g.alone = death, len(g.calls) <= 1
@@ -203,12 +211,32 @@ func (g *guest) exited() *wire.Error {
 		if g.groups.outOfMemory() {
 			return &wire.Error{Kind: wire.KindMemory, Message: memoryReason(g.task)}
 		}
+		if said := g.lastWords(); said != nil {
+			return said
+		}
 		if ok {
 			return &wire.Error{Kind: wire.KindCrash, Message: "the function's process " + exit.String()}
 		}
 		return &wire.Error{Kind: wire.KindCrash, Message: "the function's sandbox was killed"}
 	case <-time.After(exitWait):
 		return &wire.Error{Kind: wire.KindCrash, Message: "the function's process closed its output and went on"}
+	}
+}
+
+// lastWords are why a guest said that it ends, such as the end of its server: they tell more than its exit code. Nil when it said
+// nothing.
+func (g *guest) lastWords() *wire.Error {
+	for {
+		select {
+		case msg := <-g.answers:
+			said := &wire.Error{}
+			if msg.Type == wire.TypeFailed && msg.DecodeMeta(said) == nil {
+				said.Kind = wire.KindCrash // what kind of end it is, is the platform's to say
+				return said
+			}
+		default:
+			return nil
+		}
 	}
 }
 
