@@ -75,14 +75,16 @@ type Config struct {
 type Gateway struct {
 	*caller
 
-	guard   *guard
-	tokens  *tokenAPI
-	spawns  *spawns
-	dead    *deadCalls
-	deploys *deploys
-	logs    *logReader
-	blobs   Blobs
-	streams queue.Settings
+	guard  *guard
+	tokens *tokenAPI
+	spawns *spawns
+	dead   *deadCalls
+
+	schedules *schedules
+	deploys   *deploys
+	logs      *logReader
+	blobs     Blobs
+	streams   queue.Settings
 
 	handler http.Handler
 
@@ -112,6 +114,8 @@ type stores struct {
 	results jetstream.Stream
 	keys    jetstream.KeyValue
 	tokens  jetstream.KeyValue
+	// schedules are followed by every gateway.
+	schedules jetstream.KeyValue
 }
 
 // New makes a gateway and starts nothing.
@@ -153,12 +157,14 @@ func New(config Config) (*Gateway, error) {
 			responder: answers, on: config.Auth, root: sha256.Sum256([]byte(config.RootToken)), rooted: config.RootToken != "",
 			tokens: &tokens{byID: make(map[string]*token)},
 		},
-		tokens:  &tokenAPI{calls.exchange, answers},
-		spawns:  &spawns{calls},
-		dead:    &deadCalls{calls},
-		deploys: &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
-		logs:    &logReader{responder: answers, directory: functions, js: js},
-		blobs:   config.Blobs, streams: config.Streams,
+		tokens: &tokenAPI{calls.exchange, answers},
+		spawns: &spawns{calls},
+		dead:   &deadCalls{calls},
+
+		schedules: &schedules{calls},
+		deploys:   &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		logs:      &logReader{responder: answers, directory: functions, js: js},
+		blobs:     config.Blobs, streams: config.Streams,
 	}
 	g.handler = crossOrigin(config.Origins, g.routes())
 	return g, nil
@@ -231,12 +237,21 @@ func (g *Gateway) openStores(run context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", queue.TokensBucket, err)
 	}
+	ticks, err := g.js.KeyValue(ctx, queue.SchedulesBucket)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", queue.SchedulesBucket, err)
+	}
 	if g.guard.on {
 		if err := g.followTokens(run, tokens); err != nil {
 			return err
 		}
 	}
-	g.ready.Store(&stores{results, keys, tokens})
+	g.ready.Store(&stores{results, keys, tokens, ticks})
+	g.done.Go(func() {
+		if err := g.schedules.follow(run, ticks); err != nil && run.Err() == nil {
+			g.exchange.log.Error().Err(err).Msg("schedules make no calls here")
+		}
+	})
 	return nil
 }
 

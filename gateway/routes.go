@@ -38,6 +38,13 @@ func (g *Gateway) routes() http.Handler {
 	handle("DELETE /v1/apps/{app}", verbDeploy, g.deploys.handleDelete)
 	handle("PUT /v1/blobs/{digest}", verbDeploy, g.handlePutBlob)
 	handle("GET /v1/blobs/{digest}", verbRead, g.handleGetBlob)
+	const schedule = "/v1/functions/{app}/{function}/schedules/{name}"
+	handle("GET /v1/schedules", verbRead, g.schedules.handleList)
+	handle("PUT "+schedule, verbDeploy, g.schedules.handlePut)
+	handle("DELETE "+schedule, verbDeploy, g.schedules.handleDelete)
+	handle("POST "+schedule+"/pause", verbDeploy, g.schedules.handlePause)
+	handle("POST "+schedule+"/resume", verbDeploy, g.schedules.handleResume)
+	handle("POST "+schedule+"/run", verbCall, g.schedules.handleRun)
 	handle("GET /v1/tokens", verbAdmin, g.tokens.handleList)
 	handle("POST /v1/tokens", verbAdmin, g.tokens.handleCreate)
 	handle("POST /v1/tokens/{token}/rotate", verbAdmin, g.tokens.handleRotate)

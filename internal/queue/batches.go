@@ -72,15 +72,16 @@ func ParseBatch(record Stored) (Batch, error) {
 	return b, nil
 }
 
-// BatchesOf is the subject of all batches of a function; an empty part of it stands for all.
-func BatchesOf(f Function) string {
-	return batchesPrefix + anyOf(f.Namespace) + "." + anyOf(f.App) + "." + anyOf(f.Name) + ".*"
+// Filter is the tokens of a function and one more: a wildcard stands for that one and for each empty part of the function.
+func (f Function) Filter() string {
+	return anyOf(f.Namespace) + "." + anyOf(f.App) + "." + anyOf(f.Name) + ".*"
 }
 
+// BatchesOf is the subject of all batches of a function; an empty part of it stands for all.
+func BatchesOf(f Function) string { return batchesPrefix + f.Filter() }
+
 // DeadOf is the subject of all dead calls of a function; an empty part of it stands for all.
-func DeadOf(f Function) string {
-	return deadPrefix + anyOf(f.Namespace) + "." + anyOf(f.App) + "." + anyOf(f.Name) + ".*"
-}
+func DeadOf(f Function) string { return deadPrefix + f.Filter() }
 
 func anyOf(token string) string {
 	if token == "" {

@@ -36,6 +36,8 @@ const (
 	KeysBucket = "FRESHET_KEYS"
 	// TokensBucket is the key-value bucket that holds the gateways' tokens, hashed.
 	TokensBucket = "FRESHET_TOKENS"
+	// SchedulesBucket is the key-value bucket that holds when calls are due that nobody makes.
+	SchedulesBucket = "FRESHET_SCHEDULES"
 )
 
 // Function names a function in subjects, log fields and metrics.

@@ -190,8 +190,10 @@ func ensureKeys(ctx context.Context, js jetstream.JetStream, s Settings) error {
 	if err != nil {
 		return fmt.Errorf("ensure bucket %s: %w", KeysBucket, err)
 	}
-	if _, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: TokensBucket, Replicas: s.Replicas}); err != nil {
-		return fmt.Errorf("ensure bucket %s: %w", TokensBucket, err)
+	for _, bucket := range []string{TokensBucket, SchedulesBucket} {
+		if _, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: s.Replicas}); err != nil {
+			return fmt.Errorf("ensure bucket %s: %w", bucket, err)
+		}
 	}
 	return nil
 }
