@@ -62,6 +62,7 @@ func measure(ctx context.Context, s *system, r *report) (err error) {
 	}{
 		{"warm calls", warmCalls},
 		{"rates", rates},
+		{"maps", maps},
 		{"from zero", fromZero},
 		{"thaw against cold", thawAgainstCold},
 		{"memory", memory},

@@ -70,7 +70,8 @@ type bulkSpawn struct {
 const bulkAhead = 1 << 20
 
 func (s *spawns) openBulk(r *http.Request, t target) (*bulkSpawn, error) {
-	if _, err := s.connected(); err != nil {
+	stores, err := s.connected()
+	if err != nil {
 		return nil, err
 	}
 	b := &bulkSpawn{spawns: s, target: t}
@@ -78,12 +79,17 @@ func (s *spawns) openBulk(r *http.Request, t target) (*bulkSpawn, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := t.header.query.Get("batch")
-	if id == "" {
+	id, known := t.header.query.Get("batch"), t.header.query.Has("batch")
+	if !known {
+		if id, known, err = s.newBatch(r.Context(), stores, t); err != nil {
+			return nil, err
+		}
+	}
+	if !known {
 		if from != 0 {
 			return nil, badInput("query parameter from", t.header.query.Get("from"), "name the batch too, or begin with input 0")
 		}
-		b.batch = queue.Batch{ID: queue.NewBatch(t.began), Function: t.key, Open: true, Spawned: t.began, Keep: t.header.keep}
+		b.batch = queue.Batch{ID: id, Function: t.key, Open: true, Spawned: t.began, Keep: t.header.keep}
 		return b, b.save(r.Context())
 	}
 	if b.batch, err = s.resumed(r.Context(), t, id, from); err != nil {
@@ -91,6 +97,23 @@ func (s *spawns) openBulk(r *http.Request, t target) (*bulkSpawn, error) {
 	}
 	b.next, b.again = from, b.batch.Inputs+bulkAhead
 	return b, nil
+}
+
+// newBatch makes a batch's id. A request with the key of an earlier one goes on with that one's batch, which it may not know: the
+// answer that names it comes at the end.
+func (s *spawns) newBatch(ctx context.Context, stores *stores, t target) (id string, known bool, err error) {
+	id = queue.NewBatch(t.began)
+	if t.header.key == "" {
+		return id, false, nil
+	}
+	e := queue.Envelope{IdempotencyKey: t.header.key}
+	if known, err = s.claim(ctx, stores, keyName(t.key, "batch "+t.header.key), &e, id); err != nil || !known {
+		return id, false, err
+	}
+	if _, err := queue.LoadBatch(ctx, s.nc, e.Call); errors.Is(err, queue.ErrNoBatch) {
+		return e.Call, false, nil // the earlier request got no further
+	}
+	return e.Call, true, nil
 }
 
 // resumed finds the batch that a request goes on with.

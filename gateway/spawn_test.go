@@ -308,6 +308,7 @@ func TestBulkSpawnThatBreaksOffGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Idempotency-Key", "mine")
 	if response, err := r.client.Do(request); err == nil {
 		response.Body.Close()
 	}
@@ -324,13 +325,13 @@ func TestBulkSpawnThatBreaksOffGoesOn(t *testing.T) {
 	if !batch.Open || batch.Inputs > broken {
 		t.Fatalf("%+v", batch)
 	}
-	path := batchEcho + "?batch=" + batch.Batch
-	if status, _ := r.problemOf(t, http.MethodPost, path+"&from=2500", lines[2500], nil); status != http.StatusBadRequest {
+	if status, _ := r.problemOf(t, http.MethodPost, batchEcho+"?from=2500&batch="+batch.Batch, lines[2500], nil); status != http.StatusBadRequest {
 		t.Errorf("a gap was taken: %d", status)
 	}
-	const again = 1000 // the client sends some again
-	got := r.show(t, http.MethodPost, path+fmt.Sprintf("&from=%d", again), bytes.Join(lines[again:], nil), nil, http.StatusAccepted)
-	if got.Inputs != count || got.Open {
+	const again = 1000 // the client sends some again, and knows its key alone
+	key := http.Header{"Idempotency-Key": {"mine"}}
+	got := r.show(t, http.MethodPost, batchEcho+fmt.Sprintf("?from=%d", again), bytes.Join(lines[again:], nil), key, http.StatusAccepted)
+	if got.Inputs != count || got.Open || got.Batch != batch.Batch {
 		t.Fatalf("%+v", got)
 	}
 	w := startWorker(t, url, 64, nil)
