@@ -59,7 +59,6 @@ func counts(t *testing.T, name string) map[string]int {
 // TestWorkersMoveToTheNextGroupAndBack: one device for three workers. Two go to the group that needs none, within two seconds, and
 // return when there are devices.
 func TestWorkersMoveToTheNextGroupAndBack(t *testing.T) {
-	addDevice(t, "one")
 	eventually.True(t, "the node has the device", func() bool { return devicesOf(t) == 1 })
 	variant(t, "preferring", func(job *api.Job) {
 		other := *job.TaskGroups[0]

@@ -63,13 +63,16 @@ func run(m *testing.M) int {
 }
 
 // devices is the folder whose files are the node's simulated devices: Nomad's own example plugin offers those of the directory
-// that the agent was started in.
+// that the agent was started in. There is one from the beginning on.
 func (c *cluster) devices() string { return filepath.Join(c.dir, "devices") }
 
 // simulateDevices puts the example plugin beside the driver.
 func (c *cluster) simulateDevices() error {
 	plugins := filepath.Join(c.dir, "plugins")
 	if err := errors.Join(os.MkdirAll(plugins, 0o700), os.MkdirAll(c.devices(), 0o700)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.devices(), "one"), nil, 0o600); err != nil { // without any the agent waits a minute for the plugin
 		return err
 	}
 	build := exec.Command("go", "build", "-o", filepath.Join(plugins, "example-fs-device"), "github.com/hashicorp/nomad/plugins/device/cmd/example/cmd")
