@@ -64,6 +64,7 @@ func measure(ctx context.Context, s *system, r *report) (err error) {
 		{"rates", rates},
 		{"maps", maps},
 		{"from zero", fromZero},
+		{"scaling", scaling},
 		{"thaw against cold", thawAgainstCold},
 		{"memory", memory},
 		{"restores of 1 GiB", restores},
@@ -83,6 +84,8 @@ func aims(out *os.File, r *report) {
 	aim(out, warm.Ratio <= 1.6, "a warm call takes %.2f times its floor (aim: at most 1.6)", warm.Ratio)
 	aim(out, rate.P50 >= min(3000, 0.25*rate.Floor), "at 64 in flight %.0f calls/s, %.2f of JetStream's (aim: 3,000, or 0.25)", rate.P50, rate.Ratio)
 	aim(out, thaw.P50 < 300, "from zero %.0f ms, of which Nomad %.0f ms (aim: under 300)", thaw.P50, r.find("from_zero_nomad").P50)
+	accepted, peer := r.find("scale_accepted"), r.find("peer_nomad_autoscaler")
+	aim(out, accepted.P50 < 10, "from a call on an empty function to Job.Scale accepted %.1f ms, where nomad-autoscaler takes %.0f ms (aim: under 10)", accepted.P50, peer.P50)
 	ratio := r.find("thaw_vs_cold")
 	aim(out, ratio.P50 >= 5, "gosearch thaws %.0f times faster than it starts (aim: 5)", ratio.P50)
 	for _, name := range []string{"restore_1g_cached", "restore_1g_disk"} {
