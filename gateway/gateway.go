@@ -166,7 +166,11 @@ func New(config Config) (*Gateway, error) {
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, streams: config.Streams,
 	}
-	g.handler = crossOrigin(config.Origins, g.routes())
+	mux, err := g.serveMux(config.Version)
+	if err != nil {
+		return nil, err
+	}
+	g.handler = crossOrigin(config.Origins, mux)
 	return g, nil
 }
 

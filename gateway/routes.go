@@ -6,54 +6,105 @@ import (
 	"strings"
 )
 
-// routes is the whole API.
-func (g *Gateway) routes() http.Handler {
-	mux := http.NewServeMux()
-	handle := func(pattern string, needs verb, next http.HandlerFunc) {
-		mux.HandleFunc(pattern, g.guard.need(needs, next))
+// route is one address of the API, and what its document says of it.
+type route struct {
+	pattern string
+	needs   verb
+	serve   http.HandlerFunc
+	about   string
+	query   []string // its parameters
+	body    string   // content type of the request's body; empty for none
+	status  int      // of a success
+	answer  string   // content type of a success; empty for none
+}
+
+const (
+	plainJSON = "application/json"
+	anyType   = "*/*"
+)
+
+// routes are those that a token may be needed for: the whole API but health and metrics.
+func (g *Gateway) routes() []route {
+	return slices.Concat(g.callRoutes(), g.spawnRoutes(), g.scheduleRoutes(), g.adminRoutes())
+}
+
+func (g *Gateway) callRoutes() []route {
+	const function = "POST /v1/functions/{app}/{function}/"
+	return []route{
+		{function + "call", verbCall, g.handleCall, "Call a function and wait for the result", []string{"namespace", "method", "redirect", "wait"}, anyType, 200, anyType},
+		{function + "spawn", verbCall, g.spawns.handleSpawn, "Queue a call and answer with its address", []string{"namespace", "method", "stream"}, anyType, 202, plainJSON},
+		{function + "batch", verbCall, g.spawns.handleBulk, "Queue a call for each line", []string{"namespace", "method", "batch", "from"}, ndjson, 202, plainJSON},
+		{function + "map", verbCall, g.handleMap, "Call a function for each line and stream the results", []string{"namespace", "method", "batch", "from", "window", "order", "on_error"}, ndjson, 200, ndjson},
+		{function + "stream", verbCall, g.handleStream, "Call a generator and stream its values", []string{"namespace", "method"}, anyType, 200, ndjson},
 	}
-	handle("POST /v1/functions/{app}/{function}/call", verbCall, g.handleCall)
-	handle("POST /v1/functions/{app}/{function}/spawn", verbCall, g.spawns.handleSpawn)
-	handle("POST /v1/functions/{app}/{function}/batch", verbCall, g.spawns.handleBulk)
-	handle("POST /v1/functions/{app}/{function}/map", verbCall, g.handleMap)
-	handle("POST /v1/functions/{app}/{function}/stream", verbCall, g.handleStream)
-	handle("GET /v1/calls/{id}/values", verbRead, g.spawns.handleValues)
-	handle("GET /v1/calls", verbRead, g.spawns.handleList)
-	handle("GET /v1/calls/{id}", verbRead, g.spawns.handleCallView)
-	handle("GET /v1/calls/{id}/result", verbRead, g.spawns.handleResult)
-	handle("POST /v1/calls/{id}/cancel", verbCall, g.spawns.handleCancel)
-	handle("GET /v1/batches/{id}", verbRead, g.spawns.handleBatch)
-	handle("POST /v1/batches/{id}/cancel", verbCall, g.spawns.handleCancelBatch)
-	handle("GET /v1/batches/{id}/results", verbRead, g.spawns.handleBatchResults)
-	handle("GET /v1/dead", verbRead, g.dead.handleList)
-	handle("GET /v1/dead/{id}", verbRead, g.dead.handleDead)
-	handle("GET /v1/dead/{id}/input", verbRead, g.dead.handleInput)
-	handle("POST /v1/dead/{id}/replay", verbCall, g.dead.handleReplay)
-	handle("DELETE /v1/dead/{id}", verbCall, g.dead.handleForget)
-	handle("GET /v1/functions", verbRead, g.handleFunctions)
-	handle("GET /v1/functions/{app}/{function}", verbRead, g.handleFunction)
-	handle("GET /v1/functions/{app}/{function}/logs", verbRead, g.logs.handleLogs)
-	handle("GET /v1/workers", verbRead, g.handleWorkers)
-	handle("PUT /v1/apps/{app}", verbDeploy, g.deploys.handleDeploy)
-	handle("DELETE /v1/apps/{app}", verbDeploy, g.deploys.handleDelete)
-	handle("PUT /v1/blobs/{digest}", verbDeploy, g.handlePutBlob)
-	handle("GET /v1/blobs/{digest}", verbRead, g.handleGetBlob)
+}
+
+func (g *Gateway) spawnRoutes() []route {
+	return []route{
+		{"GET /v1/calls", verbRead, g.spawns.handleList, "List what was spawned", []string{"namespace", "function", "status", "since", "limit", "after"}, "", 200, plainJSON},
+		{"GET /v1/calls/{id}", verbRead, g.spawns.handleCallView, "Show a spawned call", []string{"wait", "redirect"}, "", 200, plainJSON},
+		{"GET /v1/calls/{id}/result", verbRead, g.spawns.handleResult, "Fetch the result of a spawned call", []string{"wait", "redirect"}, "", 200, anyType},
+		{"GET /v1/calls/{id}/values", verbRead, g.spawns.handleValues, "Stream the values of a spawned generator", []string{"after"}, "", 200, ndjson},
+		{"POST /v1/calls/{id}/cancel", verbCall, g.spawns.handleCancel, "Cancel a spawned call", nil, "", 200, plainJSON},
+		{"GET /v1/batches/{id}", verbRead, g.spawns.handleBatch, "Show a batch", nil, "", 200, plainJSON},
+		{"GET /v1/batches/{id}/results", verbRead, g.spawns.handleBatchResults, "Stream the results of a batch", []string{"from", "follow", "status"}, "", 200, ndjson},
+		{"POST /v1/batches/{id}/cancel", verbCall, g.spawns.handleCancelBatch, "Cancel a batch", nil, "", 200, plainJSON},
+		{"GET /v1/dead", verbRead, g.dead.handleList, "List dead calls", []string{"namespace", "function", "since", "limit", "after"}, "", 200, plainJSON},
+		{"GET /v1/dead/{id}", verbRead, g.dead.handleDead, "Show a dead call and why its attempts failed", nil, "", 200, plainJSON},
+		{"GET /v1/dead/{id}/input", verbRead, g.dead.handleInput, "Fetch the input of a dead call", nil, "", 200, anyType},
+		{"POST /v1/dead/{id}/replay", verbCall, g.dead.handleReplay, "Run a dead call again", nil, "", 202, plainJSON},
+		{"DELETE /v1/dead/{id}", verbCall, g.dead.handleForget, "Forget a dead call", nil, "", 204, ""},
+	}
+}
+
+func (g *Gateway) scheduleRoutes() []route {
 	const schedule = "/v1/functions/{app}/{function}/schedules/{name}"
-	handle("GET /v1/schedules", verbRead, g.schedules.handleList)
-	handle("PUT "+schedule, verbDeploy, g.schedules.handlePut)
-	handle("DELETE "+schedule, verbDeploy, g.schedules.handleDelete)
-	handle("POST "+schedule+"/pause", verbDeploy, g.schedules.handlePause)
-	handle("POST "+schedule+"/resume", verbDeploy, g.schedules.handleResume)
-	handle("POST "+schedule+"/run", verbCall, g.schedules.handleRun)
-	handle("GET /v1/tokens", verbAdmin, g.tokens.handleList)
-	handle("POST /v1/tokens", verbAdmin, g.tokens.handleCreate)
-	handle("POST /v1/tokens/{token}/rotate", verbAdmin, g.tokens.handleRotate)
-	handle("DELETE /v1/tokens/{token}", verbAdmin, g.tokens.handleRevoke)
+	namespace := []string{"namespace"}
+	return []route{
+		{"GET /v1/schedules", verbRead, g.schedules.handleList, "List schedules", []string{"namespace", "function"}, "", 200, plainJSON},
+		{"PUT " + schedule, verbDeploy, g.schedules.handlePut, "Make or replace a schedule", namespace, plainJSON, 200, plainJSON},
+		{"DELETE " + schedule, verbDeploy, g.schedules.handleDelete, "End a schedule", namespace, "", 204, ""},
+		{"POST " + schedule + "/pause", verbDeploy, g.schedules.handlePause, "Make no calls until it is resumed", namespace, "", 200, plainJSON},
+		{"POST " + schedule + "/resume", verbDeploy, g.schedules.handleResume, "Make calls again", namespace, "", 200, plainJSON},
+		{"POST " + schedule + "/run", verbCall, g.schedules.handleRun, "Make a call now", namespace, "", 202, plainJSON},
+	}
+}
+
+func (g *Gateway) adminRoutes() []route {
+	namespace := []string{"namespace"}
+	return []route{
+		{"GET /v1/functions", verbRead, g.handleFunctions, "List functions", namespace, "", 200, plainJSON},
+		{"GET /v1/functions/{app}/{function}", verbRead, g.handleFunction, "Show a function", namespace, "", 200, plainJSON},
+		{"GET /v1/functions/{app}/{function}/logs", verbRead, g.logs.handleLogs, "Stream log lines", []string{"namespace", "follow", "since", "tail", "call"}, "", 200, ndjson},
+		{"GET /v1/workers", verbRead, g.handleWorkers, "List live workers", []string{"namespace", "app", "function"}, "", 200, plainJSON},
+		{"PUT /v1/apps/{app}", verbDeploy, g.deploys.handleDeploy, "Deploy an app's manifest", namespace, plainJSON, 200, plainJSON},
+		{"DELETE /v1/apps/{app}", verbDeploy, g.deploys.handleDelete, "Stop an app's functions", namespace, "", 200, plainJSON},
+		{"PUT /v1/blobs/{digest}", verbDeploy, g.handlePutBlob, "Store a program", nil, anyType, 200, plainJSON},
+		{"GET /v1/blobs/{digest}", verbRead, g.handleGetBlob, "Fetch a program", nil, "", 200, anyType},
+		{"GET /v1/tokens", verbAdmin, g.tokens.handleList, "List tokens", nil, "", 200, plainJSON},
+		{"POST /v1/tokens", verbAdmin, g.tokens.handleCreate, "Make a token", nil, plainJSON, 201, plainJSON},
+		{"POST /v1/tokens/{token}/rotate", verbAdmin, g.tokens.handleRotate, "Give a token another secret", nil, "", 200, plainJSON},
+		{"DELETE /v1/tokens/{token}", verbAdmin, g.tokens.handleRevoke, "End a token", nil, "", 204, ""},
+	}
+}
+
+// serveMux is the whole API.
+func (g *Gateway) serveMux(version string) (http.Handler, error) {
+	mux := http.NewServeMux()
+	routes := g.routes()
+	for _, route := range routes {
+		mux.HandleFunc(route.pattern, g.guard.need(route.needs, route.serve))
+	}
+	document, err := openAPI(routes, version)
+	if err != nil {
+		return nil, err
+	}
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { g.respond(w, http.StatusOK, document) })
 	mux.HandleFunc("GET /healthz", g.handleHealth)
 	mux.HandleFunc("GET /readyz", g.handleReady)
 	mux.Handle("GET /metrics", g.metrics.handler)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.handleUnknown(mux, w, r) })
-	return mux
+	return mux, nil
 }
 
 // handleUnknown answers what no route takes: another method's path with 405, any other path with 404.

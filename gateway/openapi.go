@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// object is a part of an OpenAPI document.
+type object map[string]any
+
+// parameterTexts say what each parameter of a query is for.
+func parameterTexts() map[string]string {
+	return map[string]string{
+		"namespace": "Environment, a Nomad namespace; * for all in lists. Default default",
+		"method":    "Method of a class",
+		"redirect":  "true answers with 303 to the call's own address what takes longer than wait",
+		"wait":      "How long to wait for the call's end, up to 150s",
+		"stream":    "true keeps the values that the call yields",
+		"batch":     "Batch to go on with",
+		"from":      "Index of the first input",
+		"window":    "Calls in flight, 1 to 4096",
+		"order":     "finished or input",
+		"on_error":  "continue or stop",
+		"function":  "APP or APP.FUNCTION; of workers, a function's name",
+		"app":       "An app's name",
+		"status":    "queued, running, done, failed, cancelled or expired",
+		"since":     "How far back to look, such as 1h",
+		"limit":     "Most entries of a page, 1 to 500",
+		"after":     "Where to go on: the next of the page before, or the index of the last value",
+		"follow":    "true waits for what is to come",
+		"tail":      "Most old lines",
+		"call":      "Lines of one call",
+	}
+}
+
+// openAPI is the API's document, made from the routes themselves.
+func openAPI(routes []route, version string) (json.RawMessage, error) {
+	paths, texts := make(map[string]object), parameterTexts()
+	inPath := regexp.MustCompile(`\{(\w+)\}`)
+	for _, r := range routes {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		parameters := []object{}
+		for _, match := range inPath.FindAllStringSubmatch(path, -1) {
+			parameters = append(parameters, object{"name": match[1], "in": "path", "required": true, "schema": object{"type": "string"}})
+		}
+		for _, name := range r.query {
+			if texts[name] == "" {
+				return nil, fmt.Errorf("document %s: nothing says what parameter %s is for", r.pattern, name)
+			}
+			parameters = append(parameters, object{"name": name, "in": "query", "description": texts[name], "schema": object{"type": "string"}})
+		}
+		success := object{"description": http.StatusText(r.status)}
+		if r.answer != "" {
+			success["content"] = object{r.answer: object{}}
+		}
+		operation := object{
+			"summary": r.about, "operationId": operationID(method, path), "parameters": parameters,
+			"responses": object{
+				strconv.Itoa(r.status): success,
+				"default":              object{"$ref": "#/components/responses/Problem"},
+			},
+			"security": []object{{"token": []string{}}, {}},
+		}
+		if r.body != "" {
+			operation["requestBody"] = object{"content": object{r.body: object{}}}
+		}
+		if paths[path] == nil {
+			paths[path] = object{}
+		}
+		paths[path][strings.ToLower(method)] = operation
+	}
+	return json.Marshal(object{
+		"openapi": "3.0.3", "info": object{"title": "freshet gateway", "version": version}, "paths": paths, "components": components(),
+	})
+}
+
+// operationID names an operation: its method and the words of its path.
+func operationID(method, path string) string {
+	words := strings.FieldsFunc(strings.TrimPrefix(path, "/v1"), func(r rune) bool { return r == '/' || r == '{' || r == '}' })
+	return strings.ToLower(method) + "-" + strings.Join(words, "-")
+}
+
+func components() object {
+	text := object{"type": "string"}
+	fault := object{
+		"type": "object", "required": []string{"kind", "message"},
+		"properties": object{
+			"kind": text, "message": text, "type": text, "traceback": text, "near": object{"type": "array", "items": text},
+		},
+	}
+	problem := object{
+		"type": "object", "required": []string{"type", "title", "status", "detail", "error"},
+		"properties": object{"type": text, "title": text, "status": object{"type": "integer"}, "detail": text, "error": fault},
+	}
+	return object{
+		"schemas":         object{"Problem": problem},
+		"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer"}},
+		"responses": object{"Problem": object{
+			"description": "A problem document of RFC 9457",
+			"content":     object{"application/problem+json": object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
+		}},
+	}
+}
