@@ -39,7 +39,26 @@ func variant(t *testing.T, name string, change func(*api.Job)) {
 	if err := jobs.Register(t.Context(), shared.nomad, job); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = jobs.Stop(context.WithoutCancel(t.Context()), shared.nomad, "default", "scaled."+name) })
+	t.Cleanup(func() {
+		if err := jobs.Stop(context.WithoutCancel(t.Context()), shared.nomad, "default", "scaled."+name); err != nil {
+			t.Error(err)
+		}
+		eventually.True(t, name+" has no workers left", func() bool { return running(t, name) == 0 })
+	})
+}
+
+// running is how many of a function's workers Nomad sees running.
+func running(t *testing.T, function string) int {
+	t.Helper()
+	summary, _, err := shared.nomad.Jobs().Summary("scaled."+function, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for _, group := range summary.Summary {
+		sum += group.Running
+	}
+	return sum
 }
 
 // counts are those of a job's groups.
