@@ -2,9 +2,16 @@ package autoscaler_test
 
 import (
 	"context"
+	"encoding/json"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +40,38 @@ type rig struct {
 	js       jetstream.JetStream
 	function queue.Function
 	handler  http.Handler
+	// fault is what Nomad answers to a scaling instead of doing it; 0 for nothing.
+	fault atomic.Int64
+	// faults counts those answers.
+	faults atomic.Int64
+}
+
+// faulty is a client of Nomad whose scalings may meet the rig's fault.
+func (r *rig) faulty(t *testing.T) *api.Client {
+	t.Helper()
+	target, err := url.Parse(r.nomad.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.FlushInterval = -1                    // the event stream
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // of streams that end with the test
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if status := r.fault.Load(); status != 0 && request.Method != http.MethodGet && strings.HasSuffix(request.URL.Path, "/scale") {
+			r.faults.Add(1)
+			http.Error(w, "no leader, or worse", int(status))
+			return
+		}
+		proxy.ServeHTTP(w, request)
+	}))
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	config := api.DefaultConfig()
+	config.Address = server.URL
+	client, err := api.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 func newRig(t *testing.T) *rig {
@@ -71,7 +110,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(elector.Close)
-	a, err := autoscaler.New(autoscaler.Config{NATS: nc, Nomad: r.nomad, Functions: watcher, Leader: elector, Registry: prometheus.NewRegistry(), Log: zerolog.Nop()})
+	a, err := autoscaler.New(autoscaler.Config{NATS: nc, Nomad: r.faulty(t), Functions: watcher, Leader: elector, Registry: prometheus.NewRegistry(), Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,4 +237,76 @@ func TestAnEnvironmentsLimitHolds(t *testing.T) {
 	r.publish(t, 100)
 	eventually.True(t, "some workers", func() bool { return r.count(t) > 0 })
 	eventually.True(t, "the limit's two, and not the five of the function's maximum", func() bool { return r.count(t) == 2 })
+}
+
+// why asks the autoscaler.
+func (r *rig) why(t *testing.T) autoscaler.Why {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	r.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/v1/scaling/app/f", nil))
+	var why autoscaler.Why
+	if err := json.Unmarshal(recorder.Body.Bytes(), &why); err != nil {
+		t.Fatalf("%s: %v", recorder.Body, err)
+	}
+	return why
+}
+
+func TestWhatNomadRefusesIsTriedAgainAndTold(t *testing.T) {
+	for _, status := range []int{http.StatusInternalServerError, http.StatusBadRequest, http.StatusTooManyRequests} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			r := newRig(t)
+			r.fault.Store(int64(status))
+			r.publish(t, 9)
+			eventually.True(t, "it was tried again", func() bool { return r.faults.Load() >= 3 })
+			if held := strings.Join(r.why(t).Held, "; "); !strings.Contains(held, "no leader, or worse") {
+				t.Errorf("nobody is told why: %q", held)
+			}
+			tried := r.faults.Load()
+			r.fault.Store(0)
+			eventually.True(t, "3 workers in the end", func() bool { return r.count(t) == 3 })
+			if tried > 50 {
+				t.Errorf("Nomad was asked %d times without a pause", tried)
+			}
+			eventually.True(t, "nothing is held any more", func() bool { return !strings.Contains(strings.Join(r.why(t).Held, ";"), "refused") })
+		})
+	}
+}
+
+func TestADeploymentIsWaitedFor(t *testing.T) {
+	r := newRig(t)
+	job, _, err := r.nomad.Jobs().Info("app.f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job.TaskGroups[0].Count = new(1)
+	job.TaskGroups[0].Update = api.DefaultUpdateStrategy()
+	if err := jobs.Stop(t.Context(), r.nomad, "default", "app.f"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.nomad.Jobs().Register(job, nil); err != nil {
+		t.Fatal(err)
+	}
+	var deployment *api.Deployment
+	eventually.True(t, "a deployment is in progress", func() bool {
+		deployment, _, err = r.nomad.Jobs().LatestDeployment("app.f", nil)
+		return err == nil && deployment != nil && deployment.Status == "running"
+	})
+	r.publish(t, 9)
+	eventually.True(t, "it says what it waits for", func() bool { return strings.Contains(strings.Join(r.why(t).Held, ";"), "active deployment") })
+	if _, _, err := r.nomad.Deployments().Fail(deployment.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "3 workers after the deployment", func() bool { return r.count(t) == 3 })
+}
+
+func TestADeletedFunctionIsForgottenAndANewOneFound(t *testing.T) {
+	r := newRig(t)
+	r.publish(t, 9)
+	eventually.True(t, "3 workers", func() bool { return r.count(t) == 3 })
+	if _, _, err := r.nomad.Jobs().Deregister("app.f", true, nil); err != nil { // its calls are still queued
+		t.Fatal(err)
+	}
+	eventually.True(t, "it is not known any more", func() bool { return r.why(t).App == "" })
+	r.register(t, 2)
+	eventually.True(t, "the new one gets its two workers", func() bool { return r.why(t).App == "app" && r.count(t) == 2 })
 }
