@@ -63,6 +63,10 @@ type Config struct {
 	RootToken string
 	// Origins are the web origins whose pages may use the API; "*" for all. None by default.
 	Origins []string
+	// CallbackSecret signs what is told to callers who want to know that their calls ended; without one nobody is told. All gateways
+	// have the same. PrivateCallbacks lets them be told at addresses that are not public.
+	CallbackSecret   string
+	PrivateCallbacks bool
 	// Registry takes the metrics and is served at /metrics.
 	Registry *prometheus.Registry
 	// Version is shown in the metrics.
@@ -158,7 +162,7 @@ func New(config Config) (*Gateway, error) {
 			tokens: &tokens{byID: make(map[string]*token)},
 		},
 		tokens: &tokenAPI{calls.exchange, answers},
-		spawns: &spawns{calls},
+		spawns: &spawns{calls, newCallbacks(calls, config.CallbackSecret, config.PrivateCallbacks)},
 		dead:   &deadCalls{calls},
 
 		schedules: &schedules{calls},
@@ -251,6 +255,13 @@ func (g *Gateway) openStores(run context.Context) error {
 		}
 	}
 	g.ready.Store(&stores{results, keys, tokens, ticks})
+	if len(g.spawns.callbacks.secret) > 0 {
+		g.done.Go(func() {
+			if err := g.spawns.callbacks.follow(run); err != nil && run.Err() == nil {
+				g.exchange.log.Error().Err(err).Msg("callers are told nothing by this gateway")
+			}
+		})
+	}
 	g.done.Go(func() {
 		if err := g.schedules.follow(run, ticks); err != nil && run.Err() == nil {
 			g.exchange.log.Error().Err(err).Msg("schedules make no calls here")

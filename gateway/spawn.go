@@ -12,7 +12,11 @@ import (
 )
 
 // spawns takes calls whose results are fetched later, and shows what became of them.
-type spawns struct{ *caller }
+type spawns struct {
+	*caller
+
+	callbacks *callbacks
+}
 
 // spawnView is the answer to a spawn.
 type spawnView struct {
@@ -54,6 +58,11 @@ func (s *spawns) spawn(r *http.Request, t target) (string, error) {
 		return "", err
 	}
 	e := t.spawned()
+	if e.Callback = first(r.Header, "Freshet-Callback"); e.Callback != "" {
+		if err := s.callbacks.check(e.Callback); err != nil {
+			return "", err
+		}
+	}
 	e.Body, e.Stream = *buffer, t.header.query.Get("stream") == "true"
 	e.Call = queue.CallOfInput(queue.NewBatch(t.began), 0)
 	if e.IdempotencyKey != "" {

@@ -26,21 +26,24 @@ type environment struct {
 	token string
 	// rootToken is what a gateway takes from its operator, from FRESHET_ROOT_TOKEN.
 	rootToken string
+	// callbackSecret signs what a gateway tells callers, from FRESHET_CALLBACK_SECRET.
+	callbackSecret string
 	// natsUser and natsPassword are a component's, from FRESHET_NATS_USER and FRESHET_NATS_PASSWORD.
 	natsUser, natsPassword string
 }
 
 func newEnvironment() environment {
 	return environment{
-		addr:         os.Getenv("FRESHET_ADDR"),
-		state:        or(os.Getenv("FRESHET_STATE"), defaultState()),
-		cache:        or(os.Getenv("FRESHET_CACHE"), defaultCache()),
-		nomad:        os.Getenv("FRESHET_NOMAD"),
-		runsc:        os.Getenv("FRESHET_RUNSC"),
-		token:        os.Getenv("FRESHET_TOKEN"),
-		rootToken:    os.Getenv("FRESHET_ROOT_TOKEN"),
-		natsUser:     os.Getenv("FRESHET_NATS_USER"),
-		natsPassword: os.Getenv("FRESHET_NATS_PASSWORD"),
+		addr:           os.Getenv("FRESHET_ADDR"),
+		state:          or(os.Getenv("FRESHET_STATE"), defaultState()),
+		cache:          or(os.Getenv("FRESHET_CACHE"), defaultCache()),
+		nomad:          os.Getenv("FRESHET_NOMAD"),
+		runsc:          os.Getenv("FRESHET_RUNSC"),
+		token:          os.Getenv("FRESHET_TOKEN"),
+		rootToken:      os.Getenv("FRESHET_ROOT_TOKEN"),
+		callbackSecret: os.Getenv("FRESHET_CALLBACK_SECRET"),
+		natsUser:       os.Getenv("FRESHET_NATS_USER"),
+		natsPassword:   os.Getenv("FRESHET_NATS_PASSWORD"),
 	}
 }
 

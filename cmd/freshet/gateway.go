@@ -22,6 +22,7 @@ type gatewayOptions struct {
 	replicas int
 	auth     string
 	origins  []string
+	private  bool
 }
 
 func newGateway(env environment) *cobra.Command {
@@ -32,7 +33,8 @@ func newGateway(env environment) *cobra.Command {
 		Long: `Runs a gateway, which turns HTTP calls into queued ones and answers with their results, and takes deploys. Run as many as
 you like. It serves /healthz, /readyz and /metrics, which ask for no token.
 
-Callers show a token unless --auth is off. The first one, which makes the others, is the operator's: FRESHET_ROOT_TOKEN.`,
+Callers show a token unless --auth is off. The first one, which makes the others, is the operator's: FRESHET_ROOT_TOKEN.
+FRESHET_CALLBACK_SECRET signs what callers are told who want to know that their calls ended.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runGateway(cmd, env, o) },
 	}
@@ -41,6 +43,7 @@ Callers show a token unless --auth is off. The first one, which makes the others
 	cmd.Flags().IntVar(&o.replicas, "replicas", 1, "copies of each stream in the NATS cluster")
 	cmd.Flags().StringVar(&o.auth, "auth", "", "ask callers for a token: on or off (default: off on a loopback address, else on)")
 	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "web origins whose pages may use the API, * for all (default: none)")
+	cmd.Flags().BoolVar(&o.private, "private-callbacks", false, "tell callers at addresses that are not public too")
 	return cmd
 }
 
@@ -88,6 +91,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	g, err := gateway.New(gateway.Config{
 		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
 		Registry: prometheus.NewRegistry(), Version: version, Log: log, Auth: auth, RootToken: env.rootToken, Origins: o.origins,
+		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private,
 	})
 	if err != nil {
 		return err

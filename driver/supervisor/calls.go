@@ -65,7 +65,7 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	if d.Attempt > 1 || d.Again {
 		stored, err := c.load(ctx, d.Call)
 		if err == nil {
-			c.answer(d, stored) // an earlier attempt ended it, and its acknowledgement was lost
+			c.answer(ctx, d, stored) // an earlier attempt ended it, and its acknowledgement was lost
 			return
 		}
 		if !errors.Is(err, queue.ErrNoResult) {
@@ -213,21 +213,31 @@ func (c *calls) finish(ctx context.Context, d *queue.Delivery, result queue.Resu
 		}
 		return
 	}
-	c.settle(d, stands)
+	c.settle(ctx, d, stands)
 }
 
 // answer sends a result that an earlier attempt stored.
-func (c *calls) answer(d *queue.Delivery, result queue.Result) {
+func (c *calls) answer(ctx context.Context, d *queue.Delivery, result queue.Result) {
 	if d.Reply != "" {
 		if err := c.results.Tell(result, d.Reply); err != nil {
 			c.log.Warn().Err(err).Str("call", d.Call).Msg("reply; the gateway will find the stored result")
 		}
 	}
-	c.settle(d, result)
+	c.settle(ctx, d, result)
 }
 
-// settle takes a call off the queue whose result is stored.
-func (c *calls) settle(d *queue.Delivery, result queue.Result) {
+// settle takes a call off the queue whose result is stored, once its end is announced to who wants to know.
+func (c *calls) settle(ctx context.Context, d *queue.Delivery, result queue.Result) {
+	announcing, cancel := context.WithTimeout(ctx, buryWait)
+	err := queue.AnnounceEnd(announcing, c.js, d.Envelope)
+	cancel()
+	if err != nil {
+		c.log.Warn().Err(err).Str("call", d.Call).Msg("the call goes back to the queue; its result is stored")
+		if err := c.release(d).Return(time.Second); err != nil {
+			c.log.Warn().Err(err).Str("call", d.Call).Msg("return call; its delivery will run out")
+		}
+		return
+	}
 	c.done.Add(1)
 	if result.Error != nil {
 		c.failed.Add(1)

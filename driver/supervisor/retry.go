@@ -71,7 +71,7 @@ func (c *calls) record(d *queue.Delivery, result queue.Result, end outcome) {
 	}
 }
 
-// buryWait bounds how long a dead call's input may take to be kept.
+// buryWait bounds how long a dead call's input may take to be kept, and a call's end to be announced.
 const buryWait = 5 * time.Second
 
 // bury keeps a call that could not be done, with its input.

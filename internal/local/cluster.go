@@ -66,9 +66,9 @@ func (c *Cluster) commands(nomadConfig string) []command {
 			name: "gateway", path: c.programs.Freshet,
 			args: []string{
 				"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", s.Ports.Gateway),
-				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(), "--auth", s.auth(),
+				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(), "--auth", s.auth(), "--private-callbacks",
 			},
-			env:        append(natsUser(s, queue.RoleGateway), "FRESHET_ROOT_TOKEN="+s.Token),
+			env:        append(natsUser(s, queue.RoleGateway), "FRESHET_ROOT_TOKEN="+s.Token, "FRESHET_CALLBACK_SECRET="+s.CallbackSecret),
 			stopSignal: syscall.SIGTERM, grace: 15 * time.Second,
 		},
 		{

@@ -43,6 +43,8 @@ type State struct {
 	Passwords map[queue.Role]string `json:"passwords"`
 	// Token is the gateway's first one, which may do everything.
 	Token string `json:"token"`
+	// CallbackSecret signs what the gateway tells callers.
+	CallbackSecret string `json:"callback_secret"`
 	// Auth has the gateway ask for tokens, as long as this cluster runs.
 	Auth bool `json:"-"`
 }
@@ -75,7 +77,7 @@ func OpenState(dir string) (*State, error) {
 	for _, role := range []queue.Role{queue.RoleGateway, queue.RoleAutoscaler, queue.RoleWorker} {
 		state.Passwords[role] = rand.Text()
 	}
-	state.Token = "frt_root_" + rand.Text()
+	state.Token, state.CallbackSecret = "frt_root_"+rand.Text(), rand.Text()
 	if err := state.choosePorts(); err != nil {
 		return nil, err
 	}

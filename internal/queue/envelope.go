@@ -69,6 +69,8 @@ type Envelope struct {
 	Stream bool
 	// Again says that the call may have been published, and even have ended, before: its result is to be looked for first.
 	Again bool
+	// Callback is where the caller wants to be told that the call ended; empty when it does not.
+	Callback string
 	// Body is the input, at most MaxInline bytes.
 	Body []byte
 }
@@ -89,6 +91,7 @@ func (e Envelope) Message() (*nats.Msg, error) {
 	set(h, headerKey, e.IdempotencyKey)
 	set(h, headerContentType, e.ContentType)
 	set(h, headerTrace, e.Traceparent)
+	set(h, headerCallback, e.Callback)
 	setFlag(h, headerSpawned, e.Spawned)
 	setFlag(h, headerStream, e.Stream)
 	setFlag(h, headerAgain, e.Again)
@@ -117,6 +120,7 @@ func (e Envelope) check() error {
 		{"content type", e.ContentType},
 		{"traceparent", e.Traceparent},
 		{"reply", e.Reply},
+		{"callback", e.Callback},
 	} {
 		if len(field.value) > MaxHeader {
 			return fmt.Errorf("%w: %s of %d bytes: use at most %d", ErrEnvelope, field.name, len(field.value), MaxHeader)
@@ -142,6 +146,7 @@ func ParseEnvelope(subject string, h nats.Header, body []byte) (Envelope, error)
 		IdempotencyKey: get(h, headerKey),
 		ContentType:    get(h, headerContentType),
 		Traceparent:    get(h, headerTrace),
+		Callback:       get(h, headerCallback),
 		Spawned:        get(h, headerSpawned) != "",
 		Stream:         get(h, headerStream) != "",
 		Again:          get(h, headerAgain) != "",

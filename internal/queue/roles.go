@@ -38,7 +38,7 @@ func (r Role) Permissions() Permissions {
 	case RoleWorker:
 		return Permissions{
 			Publish: []string{
-				"freshet.results.>", "freshet.attempts.*", "freshet.dead.>", "freshet.yields.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
+				"freshet.results.>", "freshet.attempts.*", "freshet.dead.>", "freshet.yields.*", "freshet.callbacks.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
 				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
 				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
 				"$JS.API.DIRECT.GET." + CancelsStream,

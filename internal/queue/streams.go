@@ -81,7 +81,7 @@ func Setup(ctx context.Context, js jetstream.JetStream, settings Settings) error
 	}
 	for _, config := range []jetstream.StreamConfig{
 		resultsConfig(settings), logsConfig(settings), eventsConfig(settings), batchesConfig(settings), attemptsConfig(settings),
-		deadConfig(settings), cancelsConfig(settings), yieldsConfig(settings),
+		callbacksConfig(settings), deadConfig(settings), cancelsConfig(settings), yieldsConfig(settings),
 	} {
 		group.Go(func() error { return ensure(ctx, js, config) })
 	}
