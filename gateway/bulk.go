@@ -162,6 +162,7 @@ func (b *bulkSpawn) finish(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeWithin) // the caller may have gone
 	defer cancel()
 	if err := b.settle(ctx, 0); err != nil {
+		b.collect()
 		return errors.Join(err, b.save(ctx))
 	}
 	var wrong *lineError
@@ -210,9 +211,30 @@ func (b *bulkSpawn) add(ctx context.Context, line []byte) error {
 	b.hintDemand(b.key, b.stats, e.Published)
 	b.stats.touched.Store(true)
 	if time.Since(b.recorded) > bulkRecord {
+		b.collect()
 		return b.save(ctx)
 	}
 	return nil
+}
+
+// collect counts the calls that the queue has taken by now, without waiting for others.
+func (b *bulkSpawn) collect() {
+	for len(b.sent) > 0 {
+		select {
+		case <-b.sent[0].Ok():
+			b.taken()
+		default:
+			return
+		}
+	}
+}
+
+// taken counts the first of the calls on their way, which the queue has.
+func (b *bulkSpawn) taken() {
+	b.bytes -= len(b.sent[0].Msg().Data)
+	b.sent = b.sent[1:]
+	b.batch.Inputs++
+	b.stats.published.Inc()
 }
 
 // settle waits until at most so many calls are on their way to the queue.
@@ -233,10 +255,7 @@ func (b *bulkSpawn) settle(ctx context.Context, most int) error {
 				return err
 			}
 		}
-		b.sent = b.sent[1:]
-		b.bytes -= len(future.Msg().Data)
-		b.batch.Inputs++
-		b.stats.published.Inc()
+		b.taken()
 	}
 	return nil
 }

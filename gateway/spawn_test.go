@@ -343,6 +343,35 @@ func TestBulkSpawnThatBreaksOffGoesOn(t *testing.T) {
 	}
 }
 
+// TestSlowBulkSpawnIsRecordedAsItGoes: whoever goes on with it must not begin anew.
+func TestSlowBulkSpawnIsRecordedAsItGoes(t *testing.T) {
+	_, r := newEchoRig(t)
+	in, out := io.Pipe()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.server.URL+batchEcho, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if response, err := r.client.Do(request); err == nil {
+			response.Body.Close()
+		}
+	}()
+	eventually.True(t, "inputs are recorded while the body goes on", func() bool {
+		if _, err := out.Write([]byte("1\n")); err != nil {
+			t.Fatal(err)
+		}
+		var page struct{ Items []shown }
+		a := r.do(t, http.MethodGet, "/v1/calls", nil, nil)
+		return json.Unmarshal(a.body, &page) == nil && len(page.Items) == 1 && page.Items[0].Inputs > 0
+	})
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-answered
+}
+
 func TestBadLineTakesTheBatchBack(t *testing.T) {
 	url, r := newEchoRig(t)
 	body := slices.Concat(inputs(100), []byte("{no json}\n"), inputs(5))

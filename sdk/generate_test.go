@@ -69,7 +69,7 @@ func TestCancelledGeneratorEnds(t *testing.T) {
 	stream.Stream = true
 	h.send(wire.TypeCall, 1, stream, "1")
 	h.next(wire.TypeYield)
-	go h.send(wire.TypeCancel, 1, wire.Cancel{Kind: wire.KindCancelled}, "") // the guest writes meanwhile, and is read below
+	h.send(wire.TypeCancel, 1, wire.Cancel{Kind: wire.KindCancelled}, "")
 	for {
 		msg, err := h.read.Read()
 		if err != nil {
