@@ -108,6 +108,8 @@ type NetworkConfig struct {
 type AheadConfig struct {
 	// MemoryMB is what all of them may take. Default 0: there are none.
 	MemoryMB int64 `codec:"memory_mb"`
+	// Empty keeps empty sandboxes only, no thawed ones. Default false.
+	Empty bool `codec:"empty"`
 	// Idle is how long nothing of a function must start for its sandboxes made ahead to go. Default DefaultAheadIdle.
 	Idle string `codec:"idle"`
 }
@@ -159,6 +161,7 @@ func configSpec() *hclspec.Spec {
 		}),
 		"ahead": block("ahead", map[string]*hclspec.Spec{
 			"memory_mb": attr("memory_mb", "number"),
+			"empty":     attr("empty", "bool"),
 			"idle":      attr("idle", "string"),
 		}),
 	})

@@ -83,7 +83,7 @@ type member struct {
 var _ ahead.Member = (*member)(nil)
 
 // prepare makes a supervisor ahead.
-func (s *starter) prepare(ctx context.Context, p plan) (ahead.Member, error) {
+func (s *starter) prepare(ctx context.Context, p plan, empty bool) (ahead.Member, error) {
 	dir := filepath.Join(s.config.DataDir, aheadDir, ulid.Make().String())
 	if p.image != nil { // it is there: this holds it for the new one too
 		held, err := s.images.Image(ctx, image.Request{Task: filepath.Base(dir), Reference: p.config.Image})
@@ -98,6 +98,7 @@ func (s *starter) prepare(ctx context.Context, p plan) (ahead.Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	work.Empty = empty
 	m, err := s.launchAhead(ctx, work)
 	if err != nil {
 		return nil, errors.Join(err, s.giveBack(context.WithoutCancel(ctx), dir))

@@ -79,7 +79,7 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 	if err != nil {
 		return nil, err
 	}
-	s.ahead = ahead.Open(ctx, ahead.Config{Memory: config.Ahead.MemoryMB << 20, Idle: idle}, log)
+	s.ahead = ahead.Open(ctx, ahead.Config{Memory: config.Ahead.MemoryMB << 20, Empty: config.Ahead.Empty, Idle: idle}, log)
 	return s, nil
 }
 
@@ -153,7 +153,9 @@ func (s *starter) run(ctx context.Context, cfg *drivers.TaskConfig, p plan, dir 
 		return nil, err
 	}
 	if key != "" {
-		defer s.ahead.Want(key, func(ctx context.Context) (ahead.Member, error) { return s.prepare(ctx, p) })
+		defer s.ahead.Want(key, func(ctx context.Context, empty bool) (ahead.Member, error) {
+			return s.prepare(ctx, p, empty)
+		})
 		if member, ok := s.ahead.Take(key).(*member); ok {
 			started, err := s.adopt(member, cfg, p, dir, began)
 			if err == nil {

@@ -22,7 +22,7 @@ func (p *Pool) superfluous() []Member {
 		if old {
 			delete(p.kinds, key)
 		}
-		if k.member != nil && (old || !k.member.Standby() && k.member.CanThaw()) {
+		if k.member != nil && (old || p.outgrownLocked(k)) {
 			gone = append(gone, k.takeLocked())
 		}
 	}
@@ -30,6 +30,12 @@ func (p *Pool) superfluous() []Member {
 		gone = append(gone, oldest.takeLocked()) // one at a look: what it frees shows at the next
 	}
 	return gone
+}
+
+// outgrownLocked tells of an empty member whose place a standby could take.
+func (p *Pool) outgrownLocked(k *kind) bool {
+	fits := p.usedLocked()-k.memory+max(k.standby, emptyMemory) <= p.cfg.Memory
+	return !p.cfg.Empty && !k.large && fits && !k.member.Standby() && k.member.CanThaw()
 }
 
 // short tells whether the node's memory is.
@@ -53,11 +59,11 @@ func (p *Pool) oldestLocked() *kind {
 	return oldest
 }
 
-// next chooses the kind to make a member of: the one wanted last that has none and fits the budget, where members wanted less may
-// have to go for it.
-func (p *Pool) next() (*kind, Make, []Member) {
+// next chooses what to make: a member of the kind wanted last that has none and fits the budget, where members wanted less may have
+// to go for it. Where a standby does not fit, an empty one may.
+func (p *Pool) next() (k *kind, make Make, empty bool, drop []Member) {
 	if p.short() {
-		return nil, nil, nil
+		return nil, nil, false, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,27 +75,24 @@ func (p *Pool) next() (*kind, Make, []Member) {
 	}
 	slices.SortFunc(lacking, func(a, b *kind) int { return cmp.Compare(b.wanted.UnixNano(), a.wanted.UnixNano()) })
 	for _, k := range lacking {
-		if drop, fits := p.roomLocked(k); fits {
-			return k, k.make, drop
+		if !k.large && !p.cfg.Empty {
+			if drop, fits := p.roomLocked(k, max(k.standby, emptyMemory)); fits {
+				return k, k.make, false, drop
+			}
+		}
+		if drop, fits := p.roomLocked(k, emptyMemory); fits {
+			return k, k.make, true, drop
 		}
 	}
-	return nil, nil, nil
+	return nil, nil, false, nil
 }
 
-// roomLocked makes room in the budget for one more member, out of those wanted less than it.
-func (p *Pool) roomLocked(wanted *kind) (drop []Member, fits bool) {
-	need := wanted.memory
-	if need == 0 {
-		need = guess
-	}
-	var used int64
+// roomLocked finds room in the budget for one more member, out of those wanted less than it, and takes these out.
+func (p *Pool) roomLocked(wanted *kind, need int64) (drop []Member, fits bool) {
+	used := p.usedLocked()
 	var less []*kind
 	for _, k := range p.kinds {
-		if k.member == nil {
-			continue
-		}
-		used += k.memory
-		if k.wanted.Before(wanted.wanted) {
+		if k.member != nil && k.wanted.Before(wanted.wanted) {
 			less = append(less, k)
 		}
 	}

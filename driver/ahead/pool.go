@@ -23,13 +23,15 @@ type Member interface {
 	Drop()
 }
 
-// Make makes a member.
-type Make func(ctx context.Context) (Member, error)
+// Make makes a member: thawed where that is possible, unless it is to be empty.
+type Make func(ctx context.Context, empty bool) (Member, error)
 
 // Config bounds a pool.
 type Config struct {
 	// Memory is what all members may take, in bytes; 0 keeps none.
 	Memory int64
+	// Empty keeps empty sandboxes only: no memory of functions is held before it is needed.
+	Empty bool
 	// Idle is how long nobody must want a member for it to go. Needed.
 	Idle time.Duration
 }
@@ -41,8 +43,8 @@ const (
 	lookEvery = 5 * time.Second
 	// leastFree is the part of the node's memory that is kept free: below it, members go.
 	leastFree = 0.05
-	// guess is what the first member of a kind is thought to take: an empty sandbox and its supervisor.
-	guess = 80 << 20
+	// emptyMemory is what an empty sandbox and its supervisor take; the first standby of a kind is thought to take as much.
+	emptyMemory = 64 << 20
 	// patience is how long making a member may take.
 	patience = time.Minute
 	// giveUpAfter is how many failures in a row end the making of a kind until somebody wants it again.
@@ -55,7 +57,9 @@ type kind struct {
 	make     Make
 	member   Member // nil when there is none
 	watching context.CancelFunc
-	memory   int64 // of the last member, 0 when there was none yet
+	memory   int64 // of the member
+	standby  int64 // what a standby takes, 0 when there was none yet
+	large    bool  // a standby does not fit the budget: only empty ones are made
 	wanted   time.Time
 	failures int
 }
@@ -171,14 +175,14 @@ func (p *Pool) dropAll(members []Member) {
 
 // fill makes one member, the one wanted last; false when none is to be made.
 func (p *Pool) fill() bool {
-	k, make, drop := p.next()
+	k, make, empty, drop := p.next()
 	p.dropAll(drop)
 	if k == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
-	member, err := make(ctx)
+	member, err := make(ctx, empty)
 	if err != nil {
 		p.mu.Lock()
 		k.failures++
@@ -191,18 +195,57 @@ func (p *Pool) fill() bool {
 	memory, err := member.Memory()
 	if err != nil {
 		p.log.Warn().Err(err).Msg("measure a supervisor made ahead")
-		memory = guess
+		memory = emptyMemory
 	}
-	p.put(k, member, memory)
+	if !p.put(k, member, memory) {
+		member.Drop()
+	}
 	return true
 }
 
-func (p *Pool) put(k *kind, member Member, memory int64) {
-	ctx, stop := context.WithCancel(p.ctx)
+// put keeps a member; false for a standby that turns out to be too large for the budget.
+func (p *Pool) put(k *kind, member Member, memory int64) bool {
 	p.mu.Lock()
-	k.member, k.memory, k.failures, k.watching = member, memory, 0, stop
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if member.Standby() {
+		k.standby = memory
+	}
+	k.failures = 0
+	if member.Standby() && p.usedLocked()+memory > p.cfg.Memory {
+		k.large = memory > p.cfg.Memory
+		return false
+	}
+	ctx, stop := context.WithCancel(p.ctx)
+	k.member, k.memory, k.watching = member, memory, stop
 	p.running.Go(func() { p.watch(ctx, k, member) })
+	return true
+}
+
+// usedLocked is what all members take.
+func (p *Pool) usedLocked() int64 {
+	var sum int64
+	for _, k := range p.kinds {
+		if k.member != nil {
+			sum += k.memory
+		}
+	}
+	return sum
+}
+
+// Counts says how many members there are.
+func (p *Pool) Counts() (standby, empty int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range p.kinds {
+		switch {
+		case k.member == nil:
+		case k.member.Standby():
+			standby++
+		default:
+			empty++
+		}
+	}
+	return standby, empty
 }
 
 // watch takes a member out that ended by itself: its sandbox died, or the kernel needed its memory.

@@ -58,7 +58,7 @@ func (a *Ahead) prepare(ctx context.Context, template handoff.Task, log zerolog.
 
 func thawAhead(ctx context.Context, template handoff.Task, box *sandbox.Sandbox) (bool, error) {
 	store, err := openStore(template)
-	if store == nil || err != nil {
+	if store == nil || err != nil || template.Empty {
 		return false, err
 	}
 	use, err := store.Lookup(ctx, template.Snapshots.Key)

@@ -46,6 +46,8 @@ type Task struct {
 	SharedDir string `json:"shared_dir"`
 	// Snapshots is the node's snapshot store; nil when the task wants none.
 	Snapshots *Snapshots `json:"snapshots,omitempty"`
+	// Empty, in a template, wants the sandbox left empty although there is a snapshot.
+	Empty bool `json:"empty,omitempty"`
 	// Started is when Nomad asked for the task.
 	Started time.Time `json:"started"`
 }
