@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 // Clear removes from the node what a driver with this configuration left on it and no task uses: control groups, network namespaces,
@@ -24,11 +26,25 @@ func Clear(ctx context.Context, config Config, log zerolog.Logger) error {
 	if live, listed := l.units(ctx); listed == nil && len(live) > 0 {
 		err = errors.Join(err, fmt.Errorf("task %s still runs", live[0]))
 	}
-	if err = errors.Join(err, l.close()); err == nil {
+	if err = errors.Join(err, l.close(), unmountShared(config)); err == nil {
 		err = l.groups.Close(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("clear node: %w", err)
+	}
+	return nil
+}
+
+// unmountShared detaches the empty network namespace that gVisor keeps for its sandboxes.
+func unmountShared(config Config) error {
+	mounted, err := filepath.Glob(filepath.Join(config.DataDir, sharedDir, "*"))
+	if err != nil {
+		return nil //nolint:nilerr // the pattern is right
+	}
+	for _, path := range mounted {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
 	}
 	return nil
 }

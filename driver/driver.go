@@ -311,3 +311,13 @@ func (d *Driver) SignalTask(id, signal string) error {
 	}
 	return t.signal(d.ctx, number)
 }
+
+// Ahead says how many supervisors are ready before there is a task for them: thawed ones, and such with an empty sandbox.
+func (d *Driver) Ahead() (standby, empty int, err error) {
+	starter, err := d.getStarter()
+	if err != nil {
+		return 0, 0, err
+	}
+	standby, empty = starter.ahead.Counts()
+	return standby, empty, nil
+}

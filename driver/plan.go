@@ -54,7 +54,7 @@ func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, 
 		Identity: wire.Identity{Namespace: cfg.Namespace, App: app, Function: function, Version: version(code, pulled)},
 		Node:     cfg.NodeName, Config: config, MemoryMB: memoryMB(cfg),
 		NATS:  handoff.NATS{URL: s.config.NATS.URL, User: s.config.NATS.User, Password: s.config.NATS.Password},
-		Runsc: s.config.Runsc, Platform: s.config.Platform, SharedDir: filepath.Join(s.config.DataDir, "shared"),
+		Runsc: s.config.Runsc, Platform: s.config.Platform, SharedDir: filepath.Join(s.config.DataDir, sharedDir),
 	}
 	if p.task.Program, err = s.program(cfg, config, pulled); err != nil {
 		return p, err
@@ -119,9 +119,10 @@ func onDisk(config spec.Config) bool {
 	return config.Writable.Medium == spec.MediumDisk
 }
 
-// finish makes the plan's task that of one allocation.
-func finish(task handoff.Task, cfg *drivers.TaskConfig, began time.Time) handoff.Task {
-	task.ID, task.Identity.Alloc, task.Started = cfg.ID, cfg.AllocID, began
+// finish makes the plan's task that of one allocation, and ends the plugin's part of the start.
+func finish(task handoff.Task, cfg *drivers.TaskConfig, times *steps) handoff.Task {
+	task.ID, task.Identity.Alloc = cfg.ID, cfg.AllocID
+	task.Started, task.Handed, task.Steps = times.began, times.last, times.ms
 	task.Logs = handoff.Logs{
 		Dir: cfg.TaskDir().LogDir, Task: cfg.Name, MaxFiles: 10, MaxSizeMB: 10, // Nomad's own defaults
 		Stdout: fifo(cfg.StdoutPath), Stderr: fifo(cfg.StderrPath),
@@ -143,4 +144,22 @@ func (p plan) key() (string, error) {
 		return "", fmt.Errorf("encode task: %w", err)
 	}
 	return digest(data), nil
+}
+
+// steps measures where the time of a start goes; what the supervisor does comes after it.
+type steps struct {
+	began, last time.Time
+	ms          map[string]float64
+}
+
+func newSteps() *steps {
+	now := time.Now()
+	return &steps{began: now, last: now, ms: make(map[string]float64)}
+}
+
+// end ends the step that began with the end of the one before.
+func (s *steps) end(name string) {
+	now := time.Now()
+	s.ms[name] = float64(now.Sub(s.last).Microseconds()) / 1000
+	s.last = now
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/oklog/ulid/v2"
@@ -188,8 +187,8 @@ func (m *member) Drop() {
 }
 
 // adopt gives the task to a supervisor made ahead.
-func (s *starter) adopt(m *member, cfg *drivers.TaskConfig, p plan, dir string, began time.Time) (*task, error) {
-	work := finish(m.work, cfg, began)
+func (s *starter) adopt(m *member, cfg *drivers.TaskConfig, p plan, dir string, times *steps) (*task, error) {
+	work := finish(m.work, cfg, times)
 	work.Link = dir
 	if p.cpuset != "" {
 		group, err := s.groups.Load(work.Cgroups.Guest)
@@ -204,5 +203,5 @@ func (s *starter) adopt(m *member, cfg *drivers.TaskConfig, p plan, dir string, 
 		return nil, err
 	}
 	_ = m.socket.Close() // it has been told
-	return newTask(cfg, taskState{StateDir: dir, Started: began}, s, m.process, m.reap), nil
+	return newTask(cfg, taskState{StateDir: dir, Started: work.Started}, s, m.process, m.reap), nil
 }

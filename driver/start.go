@@ -26,6 +26,8 @@ import (
 const (
 	tasksDir = "tasks"
 	aheadDir = "ahead"
+	// sharedDir is gVisor's, for what all sandboxes have in common.
+	sharedDir = "shared"
 )
 
 // starter starts tasks. What can be done once for all starts is done when it is made.
@@ -48,7 +50,7 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{tasksDir, aheadDir, "shared"} {
+	for _, dir := range []string{tasksDir, aheadDir, sharedDir} {
 		if err := os.MkdirAll(filepath.Join(config.DataDir, dir), 0o711); err != nil {
 			return nil, fmt.Errorf("make data directory: %w", err)
 		}
@@ -121,33 +123,35 @@ func digest(data []byte) string {
 
 // start starts the task; tell is for what people may want to read meanwhile.
 func (s *starter) start(ctx context.Context, cfg *drivers.TaskConfig, tell func(string)) (*task, *drivers.DriverNetwork, error) {
-	began := time.Now()
+	times := newSteps()
 	config, err := decodeTask(cfg, s.config)
 	if err != nil {
 		return nil, nil, err
 	}
 	dir := s.dir(cfg)
-	if running, err := recoverTask(cfg, taskState{StateDir: dir, Started: began, Plain: config.Handler == nil}, s); err == nil && running.process != nil {
+	if running, err := recoverTask(cfg, taskState{StateDir: dir, Started: times.began, Plain: config.Handler == nil}, s); err == nil && running.process != nil {
 		return running, nil, nil // a plugin that died before it could say so started it, and Nomad asks again
 	}
 	if err := s.clear(ctx, dir); err != nil {
 		return nil, nil, err
 	}
+	times.end("config")
 	p, err := s.plan(ctx, filepath.Base(dir), cfg, config, tell)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.images.Release(filepath.Base(dir)))
 	}
-	started, err := s.run(ctx, cfg, p, dir, began)
+	times.end("plan")
+	started, err := s.run(ctx, cfg, p, dir, times)
 	if err != nil {
 		return nil, nil, err
 	}
-	s.log.Debug().Str("alloc", cfg.AllocID).Dur("took", time.Since(began)).Msg("started task")
+	s.log.Debug().Str("alloc", cfg.AllocID).Dur("took", time.Since(times.began)).Msg("started task")
 	net, err := s.networkOf(started, p)
 	return started, net, err
 }
 
 // run takes a supervisor made ahead where one fits, else starts one, and has the next one made.
-func (s *starter) run(ctx context.Context, cfg *drivers.TaskConfig, p plan, dir string, began time.Time) (*task, error) {
+func (s *starter) run(ctx context.Context, cfg *drivers.TaskConfig, p plan, dir string, times *steps) (*task, error) {
 	key, err := p.key()
 	if err != nil {
 		return nil, err
@@ -157,7 +161,7 @@ func (s *starter) run(ctx context.Context, cfg *drivers.TaskConfig, p plan, dir 
 			return s.prepare(ctx, p, empty)
 		})
 		if member, ok := s.ahead.Take(key).(*member); ok {
-			started, err := s.adopt(member, cfg, p, dir, began)
+			started, err := s.adopt(member, cfg, p, dir, times)
 			if err == nil {
 				return started, s.images.Release(filepath.Base(dir)) // the member holds it
 			}
@@ -169,7 +173,8 @@ func (s *starter) run(ctx context.Context, cfg *drivers.TaskConfig, p plan, dir 
 	if err != nil {
 		return nil, err
 	}
-	started, err := s.spawn(cfg, finish(work, cfg, began))
+	times.end("lend")
+	started, err := s.spawn(cfg, finish(work, cfg, times))
 	if err != nil {
 		return nil, errors.Join(err, s.giveBack(ctx, dir))
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/freshet-dev/freshet/driver/snapshot"
@@ -31,8 +32,10 @@ type phases struct {
 	times  map[string]float64
 }
 
-func newPhases(began time.Time) *phases {
-	p := &phases{began: began, last: began, times: make(map[string]float64)}
+// newPhases goes on with the plugin's steps.
+func newPhases(task handoff.Task) *phases {
+	p := &phases{began: task.Started, last: task.Handed, times: make(map[string]float64)}
+	maps.Copy(p.times, task.Steps)
 	p.end("spawn")
 	return p
 }
@@ -54,7 +57,7 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 // boot brings the guest up: from the node's snapshot where there is one, else cold, and then freezes it for the next. A
 // restore that fails is never worse than no snapshot.
 func (w *Worker) boot(ctx context.Context) (*phases, error) {
-	times := newPhases(w.task.Started)
+	times := newPhases(w.task)
 	store, err := openStore(w.task)
 	if err != nil {
 		return nil, err

@@ -48,8 +48,10 @@ type Task struct {
 	Snapshots *Snapshots `json:"snapshots,omitempty"`
 	// Empty, in a template, wants the sandbox left empty although there is a snapshot.
 	Empty bool `json:"empty,omitempty"`
-	// Started is when Nomad asked for the task.
-	Started time.Time `json:"started"`
+	// Started is when Nomad asked for the task, Handed when the plugin gave it on; Steps say in ms where the time between went.
+	Started time.Time          `json:"started"`
+	Handed  time.Time          `json:"handed"`
+	Steps   map[string]float64 `json:"steps,omitempty"`
 }
 
 // Program is the guest's first process.

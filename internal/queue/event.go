@@ -48,3 +48,12 @@ func (e Event) Encode() ([]byte, error) {
 	}
 	return data, nil
 }
+
+// ParseEvent decodes an event.
+func ParseEvent(data []byte) (Event, error) {
+	var e Event
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Event{}, fmt.Errorf("decode event: %w", err)
+	}
+	return e, nil
+}
