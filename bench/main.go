@@ -66,7 +66,7 @@ func measure(ctx context.Context, s *system, r *report, only string) (err error)
 	}{
 		{"warm calls", warmCalls},
 		{"rates", rates},
-		{"maps", maps},
+		{"maps", mapCalls},
 		{"from zero", fromZero},
 		{"scaling", scaling},
 		{"starts", starts},

@@ -15,8 +15,8 @@ const (
 	mapWindow = 256
 )
 
-// maps times a map of many inputs, in one request, beside the queue's own rate with as many calls in flight.
-func maps(ctx context.Context, s *system, f *floors, r *report) error {
+// mapCalls times a map of many inputs, in one request, beside the queue's own rate with as many calls in flight.
+func mapCalls(ctx context.Context, s *system, f *floors, r *report) error {
 	var ours, floor []float64
 	for range rateRounds {
 		rate, err := f.nats.rate(ctx, mapWindow, mapCount)
