@@ -101,7 +101,11 @@ func (t *task) readExit() (*drivers.ExitResult, string) {
 	if err != nil {
 		return &drivers.ExitResult{ExitCode: 1, Err: err}, err.Error()
 	}
-	return &drivers.ExitResult{ExitCode: exit.Code, Signal: exit.Signal, OOMKilled: exit.OOM}, exit.Reason
+	result := &drivers.ExitResult{ExitCode: exit.Code, Signal: exit.Signal, OOMKilled: exit.OOM}
+	if exit.OOM {
+		result.Err = errors.New("OOM Killed") // as docker says it: Nomad shows people an error, and not the flag
+	}
+	return result, exit.Reason
 }
 
 func (t *task) running() bool {

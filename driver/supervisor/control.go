@@ -27,6 +27,10 @@ func (c *control) answer(ctx context.Context, request handoff.Request, resize <-
 	switch {
 	case request.Exec != nil:
 		end, err := c.exec(ctx, *request.Exec, resize, files)
+		if code := unstarted(err); code != 0 {
+			fmt.Fprintln(files[2], err)
+			return handoff.Answer{Code: code}
+		}
 		if err != nil {
 			return handoff.Answer{Error: err.Error()}
 		}
@@ -37,6 +41,18 @@ func (c *control) answer(ctx context.Context, request handoff.Request, resize <-
 		return answerOf(c.box.Signal(unix.Signal(request.Signal)))
 	}
 	return handoff.Answer{Error: "a request for nothing that this supervisor knows: plugin and supervisor are of different versions"}
+}
+
+// unstarted is a shell's exit code for a program that could not be started, and 0 for other errors. Whoever typed it reads why on
+// its standard error: Nomad tells people nothing of a driver's error.
+func unstarted(err error) int {
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		return 127
+	case errors.Is(err, sandbox.ErrNotExecutable):
+		return 126
+	}
+	return 0
 }
 
 func answerOf(err error) handoff.Answer {
