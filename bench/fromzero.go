@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/freshet-dev/freshet/internal/queue"
 )
 
 const (
@@ -80,7 +82,12 @@ func (s *system) startFromZero(ctx context.Context, function string) (start, err
 	if err != nil {
 		return start{}, err
 	}
-	worker, err := s.worker(ctx, response.Worker)
+	var worker queue.Heartbeat
+	err = until(ctx, "the worker says that it is ready", func() (bool, error) { // the answer may come before its next heartbeat
+		var err error
+		worker, err = s.worker(ctx, response.Worker)
+		return !worker.Ready.IsZero(), err
+	})
 	if err != nil {
 		return start{}, err
 	}

@@ -66,7 +66,7 @@ const (
 	TypeHello Type = 0x01
 	// TypeCall starts a call; meta Call, payload the input.
 	TypeCall Type = 0x02
-	// TypeCancel asks for a call's early end; meta Cancel.
+	// TypeCancel asks for a call's early end; meta Cancel. A guest ignores it for a call that it does not run, while frozen too.
 	TypeCancel Type = 0x03
 	// TypeFreeze asks the guest to quiesce for a snapshot; no meta.
 	TypeFreeze Type = 0x04
