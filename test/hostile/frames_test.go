@@ -1,0 +1,73 @@
+package hostile
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"github.com/freshet-dev/freshet/sdk/wire"
+	"github.com/freshet-dev/freshet/test/hostile/world"
+)
+
+// streams is how many hostile streams there are: as many as fit into a minute, or what FRESHET_STREAMS says.
+func streams(t *testing.T) int {
+	text := os.Getenv("FRESHET_STREAMS")
+	if text == "" {
+		return 100
+	}
+	count, err := strconv.Atoi(text)
+	must(t, err)
+	return count
+}
+
+// TestHostileStreams: whatever a guest says, its call ends with an error that says so, and its worker ends cleanly.
+func TestHostileStreams(t *testing.T) {
+	n := newNode(t)
+	program := world.Build(t, "frames")
+	var mu sync.Mutex
+	kinds := make(map[wire.Kind]int)
+	t.Run("all", func(t *testing.T) {
+		for seed := range streams(t) {
+			t.Run(strconv.Itoa(seed), func(t *testing.T) {
+				t.Parallel()
+				kind := hostile(t, n, program, seed)
+				mu.Lock()
+				defer mu.Unlock()
+				kinds[kind]++
+			})
+		}
+	})
+	t.Log(kinds)
+	if kinds[wire.KindProtocol] < streams(t)/2 {
+		t.Errorf("of %d streams only %d were found to break the protocol: %v", streams(t), kinds[wire.KindProtocol], kinds)
+	}
+}
+
+// hostile runs one worker for one call.
+func hostile(t *testing.T, n *node, program string, seed int) wire.Kind {
+	t.Helper()
+	job := fmt.Sprintf("hostile.s%d", seed)
+	call := n.spawn(t, job, "", "x")
+	config := fmt.Sprintf("code = %q\nhandler { type = \"go\" }\ntimeout = \"2s\"", program)
+	task := n.start(t, job, config, func(cfg *drivers.TaskConfig) { cfg.Env["SEED"] = strconv.Itoa(seed) })
+	result := n.result(t, call)
+	if result.Error == nil {
+		t.Errorf("seed %d: the call ended well: %q", seed, result.Body)
+		return ""
+	}
+	switch result.Error.Kind {
+	case wire.KindProtocol, wire.KindCrash, wire.KindTimeout, wire.KindStart:
+	default:
+		t.Errorf("seed %d: %v", seed, result.Error)
+	}
+	end := task.wait(t)
+	if end.Err != nil || end.Successful() || end.Signal != 0 {
+		t.Errorf("seed %d: the worker ended with %+v", seed, end)
+	}
+	task.destroy(t)
+	return result.Error.Kind
+}
