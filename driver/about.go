@@ -17,7 +17,7 @@ const (
 	// handleVersion is that of the state kept by Nomad for RecoverTask.
 	handleVersion = 1
 	// fingerprintEvery is how often the node's ability to run sandboxes is looked at again.
-	fingerprintEvery = 30 * time.Second
+	fingerprintEvery = 10 * time.Second
 )
 
 func pluginInfo() *base.PluginInfoResponse {

@@ -22,6 +22,8 @@ const (
 	DefaultPidsLimit = 4096
 	// DefaultAheadIdle is how long nothing of a function must start for its sandboxes made ahead to go.
 	DefaultAheadIdle = 30 * time.Minute
+	// DefaultOrphanGrace is how long a task that no agent asks for runs on.
+	DefaultOrphanGrace = 5 * time.Minute
 )
 
 // Config is the plugin's block in the agent's configuration.
@@ -47,6 +49,9 @@ type Config struct {
 	OverheadMB int64 `codec:"overhead_mb"`
 	// PidsLimit bounds the processes in a sandbox that names no limit. Default DefaultPidsLimit.
 	PidsLimit int64 `codec:"pids_limit"`
+	// OrphanGrace is how long a task that no agent asks for runs on before it is drained: its agent lost its state. Default
+	// DefaultOrphanGrace.
+	OrphanGrace string `codec:"orphan_grace"`
 	// NATS is how the workers reach the queue. Needed for functions.
 	NATS NATSConfig `codec:"nats"`
 	// Snapshots bounds the node's snapshot store, Images its images, Network what tasks reach, Ahead what is made ahead of need.
@@ -127,6 +132,7 @@ func configSpec() *hclspec.Spec {
 		"cgroup_parent":      attr("cgroup_parent", "string"),
 		"overhead_mb":        attr("overhead_mb", "number"),
 		"pids_limit":         attr("pids_limit", "number"),
+		"orphan_grace":       attr("orphan_grace", "string"),
 		"nats": block("nats", map[string]*hclspec.Spec{
 			"url":      hclspec.NewAttr("url", "string", true),
 			"user":     attr("user", "string"),
@@ -182,6 +188,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CgroupParent, DefaultCgroupParent)
 	setDefault(&c.OverheadMB, DefaultOverheadMB)
 	setDefault(&c.PidsLimit, DefaultPidsLimit)
+	setDefault(&c.OrphanGrace, DefaultOrphanGrace.String())
 	setDefault(&c.Ahead.Idle, DefaultAheadIdle.String())
 	for _, number := range []struct {
 		field string

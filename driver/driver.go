@@ -27,10 +27,11 @@ type Driver struct {
 	ctx     context.Context
 	waiting sync.WaitGroup
 
+	tasks taskTable
+
 	mu      sync.Mutex
 	starter *starter // nil until SetConfig
 	given   Config   // what SetConfig was given
-	tasks   map[string]*task
 }
 
 var _ drivers.DriverPlugin = (*Driver)(nil)
@@ -38,7 +39,7 @@ var _ drivers.DriverPlugin = (*Driver)(nil)
 // New makes the driver. Its context is the plugin's life.
 func New(ctx context.Context, log zerolog.Logger) *Driver {
 	return &Driver{
-		log: log, ctx: ctx, tasks: make(map[string]*task),
+		log: log, ctx: ctx, tasks: taskTable{tasks: make(map[string]*task)},
 		eventer: eventer.NewEventer(ctx, hclog.NewNullLogger()), // it logs nothing but its own end
 	}
 }
@@ -75,7 +76,7 @@ func (d *Driver) SetConfig(cfg *base.Config) error {
 		}
 		d.starter = nil
 	}
-	starter, err := newStarter(d.ctx, config, d.log)
+	starter, err := newStarter(d.ctx, config, d.tasks.holds, d.log)
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := d.get(cfg.ID); err == nil {
+	if _, err := d.tasks.get(cfg.ID); err == nil {
 		return nil, nil, fmt.Errorf("task %s runs already", cfg.ID)
 	}
 	started, net, err := starter.start(d.ctx, cfg, func(message string) { d.emit(cfg, message) })
@@ -156,7 +157,7 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if handle == nil || handle.Config == nil {
 		return errors.New("recover task: there is no handle")
 	}
-	if _, err := d.get(handle.Config.ID); err == nil {
+	if _, err := d.tasks.get(handle.Config.ID); err == nil {
 		return nil
 	}
 	starter, err := d.getStarter()
@@ -176,20 +177,8 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 }
 
 func (d *Driver) put(t *task) {
-	d.mu.Lock()
-	d.tasks[t.config.ID] = t
-	d.mu.Unlock()
+	d.tasks.put(t)
 	d.waiting.Go(func() { t.wait(d.ctx, d.emit) })
-}
-
-func (d *Driver) get(id string) (*task, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	t, ok := d.tasks[id]
-	if !ok {
-		return nil, drivers.ErrTaskNotFound
-	}
-	return t, nil
 }
 
 func (d *Driver) emit(cfg *drivers.TaskConfig, message string) {
@@ -203,7 +192,7 @@ func (d *Driver) emit(cfg *drivers.TaskConfig, message string) {
 
 // WaitTask tells once how a task ended.
 func (d *Driver) WaitTask(ctx context.Context, id string) (<-chan *drivers.ExitResult, error) {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +218,7 @@ func (d *Driver) WaitTask(ctx context.Context, id string) (<-chan *drivers.ExitR
 // StopTask asks the task to end, by the signal or as docker does by SIGTERM, and kills it after the timeout. A worker finishes its
 // calls first.
 func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return err
 	}
@@ -252,7 +241,7 @@ func signalNumber(name string) (unix.Signal, error) {
 
 // DestroyTask removes what the task left on the node.
 func (d *Driver) DestroyTask(id string, force bool) error {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return err
 	}
@@ -265,15 +254,13 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 		}
 		<-t.ended
 	}
-	d.mu.Lock()
-	delete(d.tasks, id)
-	d.mu.Unlock()
+	d.tasks.remove(id)
 	return t.remove(d.ctx)
 }
 
 // InspectTask implements Nomad's DriverPlugin.
 func (d *Driver) InspectTask(id string) (*drivers.TaskStatus, error) {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +269,7 @@ func (d *Driver) InspectTask(id string) (*drivers.TaskStatus, error) {
 
 // TaskStats sends what the task uses, every interval.
 func (d *Driver) TaskStats(ctx context.Context, id string, interval time.Duration) (<-chan *cstructs.TaskResourceUsage, error) {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +288,7 @@ func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, err
 
 // SignalTask sends a signal to the guest; SIGTERM and SIGINT drain a worker.
 func (d *Driver) SignalTask(id, signal string) error {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (d *Driver) ExecTaskStreaming(ctx context.Context, id string, options *driv
 }
 
 func (d *Driver) exec(ctx context.Context, id string, options *drivers.ExecOptions) (*drivers.ExitResult, error) {
-	t, err := d.get(id)
+	t, err := d.tasks.get(id)
 	if err != nil {
 		return nil, err
 	}

@@ -38,14 +38,15 @@ type starter struct {
 	programs *image.Cache
 	ahead    *ahead.Pool
 	// runsc is the digest of the runsc binary and cpu that of the processor's features: both are in every snapshot's key.
-	runsc string
-	cpu   string
+	runsc  string
+	cpu    string
+	upkeep *upkeep
 	// share is how workers exchange snapshots with other nodes; nil for not at all.
 	share *handoff.Share
 }
 
-// newStarter makes it. Close it.
-func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starter, error) {
+// newStarter makes it; claimed tells whether Nomad knows the task of a directory. Close it.
+func newStarter(ctx context.Context, config Config, claimed func(dir string) bool, log zerolog.Logger) (*starter, error) {
 	config, err := config.withDefaults()
 	if err != nil {
 		return nil, err
@@ -54,6 +55,9 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 		if err := os.MkdirAll(filepath.Join(config.DataDir, dir), 0o711); err != nil {
 			return nil, fmt.Errorf("make data directory: %w", err)
 		}
+	}
+	if err := succeed(ctx, config.DataDir); err != nil {
+		return nil, err
 	}
 	s := &starter{ctx: ctx}
 	if s.programs, err = openPrograms(ctx, config); err != nil {
@@ -81,8 +85,38 @@ func newStarter(ctx context.Context, config Config, log zerolog.Logger) (*starte
 	if err != nil {
 		return nil, err
 	}
+	chores, err := s.chores(claimed)
+	if err != nil {
+		return nil, err
+	}
 	s.ahead = ahead.Open(ctx, ahead.Config{Memory: config.Ahead.MemoryMB << 20, Empty: config.Ahead.Empty, Idle: idle}, log)
+	s.upkeep = openUpkeep(ctx, chores, log)
 	return s, nil
+}
+
+// upkeepEvery is how often the node is put in order.
+const upkeepEvery = time.Minute
+
+// chores are what keeps the node in order.
+func (s *starter) chores(claimed func(dir string) bool) ([]chore, error) {
+	grace, err := duration("orphan_grace", s.config.OrphanGrace)
+	if err != nil {
+		return nil, err
+	}
+	snapshots, err := snapshot.Open(filepath.Join(s.config.DataDir, "snapshots"), s.config.Snapshots.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	orphans := &orphans{
+		grace: grace, list: func() []string { return s.list(tasksDir) }, claimed: claimed,
+		drain: drainTask, remove: s.clear, running: running, log: s.log,
+	}
+	return []chore{
+		{"images", upkeepEvery, s.images.Collect},
+		{"networks", upkeepEvery, s.sweepNetworks},
+		{"snapshots", upkeepEvery, snapshots.Collect},
+		{"orphans", min(upkeepEvery, grace), func(ctx context.Context) error { return orphans.look(ctx, time.Now()) }},
+	}, nil
 }
 
 // openPrograms opens the roots of programs that are the cluster's blobs.
@@ -99,6 +133,7 @@ func openPrograms(ctx context.Context, config Config) (*image.Cache, error) {
 
 // close lets go of what the node lends; tasks keep theirs.
 func (s *starter) close() error {
+	s.upkeep.close()
 	s.ahead.Close()
 	return s.lender.close()
 }

@@ -23,6 +23,9 @@ func script(t *testing.T, dir, name, text string) string {
 	return path
 }
 
+// nobody claims a task.
+func nobody(string) bool { return false }
+
 // newTestStarter starts workers that only wait to be stopped.
 func newTestStarter(t *testing.T, change func(*Config)) (*starter, string) {
 	t.Helper()
@@ -34,7 +37,7 @@ func newTestStarter(t *testing.T, change func(*Config)) (*starter, string) {
 	if change != nil {
 		change(&config)
 	}
-	s, err := newStarter(t.Context(), config, zerolog.New(zerolog.NewTestWriter(t)))
+	s, err := newStarter(t.Context(), config, nobody, zerolog.New(zerolog.NewTestWriter(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +154,7 @@ func TestWrongTasksAreRefusedByField(t *testing.T) {
 }
 
 func TestPluginConfigIsChecked(t *testing.T) {
-	if _, err := newStarter(t.Context(), Config{DataDir: "relative"}, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "data_dir") {
+	if _, err := newStarter(t.Context(), Config{DataDir: "relative"}, nobody, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "data_dir") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -67,6 +67,21 @@ func (l *lender) units(ctx context.Context) ([]string, error) {
 	return live, nil
 }
 
+// sweepNetworks gives back the network namespaces of units that are gone, and puts the rules back where somebody removed them.
+func (l *lender) sweepNetworks(context.Context) error {
+	pool := l.networks.opened()
+	if pool == nil {
+		return nil
+	}
+	l.lending.Lock()
+	defer l.lending.Unlock()
+	var there []string
+	for _, dir := range append(l.list(tasksDir), l.list(aheadDir)...) {
+		there = append(there, filepath.Base(dir))
+	}
+	return pool.Sweep(there)
+}
+
 func (l *lender) list(kind string) []string {
 	dirs, err := filepath.Glob(filepath.Join(l.config.DataDir, kind, "*"))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,6 +26,9 @@ type lender struct {
 	networks *networks
 	groups   *cgroup.Manager
 	log      zerolog.Logger
+	// lending is held for reading while a unit gets its directory and what goes with it, so that who holds it alone sees the
+	// directories of all units that have something.
+	lending sync.RWMutex
 }
 
 // openLender opens what the node has. Close it.
@@ -71,6 +75,8 @@ func (l *lender) lend(ctx context.Context, dir string, p plan) (work handoff.Tas
 			err = errors.Join(err, l.giveBack(context.WithoutCancel(ctx), dir))
 		}
 	}()
+	l.lending.RLock()
+	defer l.lending.RUnlock()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return work, fmt.Errorf("make task directory: %w", err)
 	}

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -127,6 +128,10 @@ func (s *Store) remove(key, name string) error {
 	}
 	return nil
 }
+
+// Collect removes what nobody will ask for again, and snapshots over the store's size. Call it now and then: making a snapshot collects
+// too, but a node may make none for long.
+func (s *Store) Collect(context.Context) error { return errors.Join(s.sweep(), s.collect("")) }
 
 // collect removes snapshots until the store has its size: the quarantined ones first, then the least recently used; never the
 // kept one and never one in use.
