@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -17,9 +18,11 @@ import (
 // Ahead is a sandbox made before there is a task for it: empty, or a standby, thawed from the function's snapshot up to the point
 // where a copy is told who it is. A nil one holds nothing.
 type Ahead struct {
-	box      *sandbox.Sandbox
-	groups   *groups
-	standby  bool
+	box     *sandbox.Sandbox
+	groups  *groups
+	standby bool
+	// damage is what the store found wrong with the snapshot, which it has put out of use: the task that comes tells people.
+	damage   error
 	watching sync.WaitGroup
 }
 
@@ -44,7 +47,7 @@ func (a *Ahead) prepare(ctx context.Context, template handoff.Task, log zerolog.
 		return err
 	}
 	a.box = box
-	thawed, err := thawAhead(ctx, template, box)
+	thawed, err := a.thaw(ctx, template)
 	if err == nil {
 		a.standby = thawed
 		return nil
@@ -58,18 +61,21 @@ func (a *Ahead) prepare(ctx context.Context, template handoff.Task, log zerolog.
 	return err
 }
 
-func thawAhead(ctx context.Context, template handoff.Task, box *sandbox.Sandbox) (bool, error) {
+func (a *Ahead) thaw(ctx context.Context, template handoff.Task) (bool, error) {
 	store, err := openStore(template)
 	if store == nil || err != nil || template.Empty {
 		return false, err
 	}
 	use, err := store.Lookup(ctx, template.Snapshots.Key)
+	if errors.Is(err, snapshot.ErrDamaged) {
+		a.damage = err
+	}
 	if err != nil {
 		return false, nil //nolint:nilerr // there is none: an empty sandbox it is
 	}
 	defer use.Release()
 	check := use.Verify(ctx)
-	if err := errors.Join(box.Restore(use.Dir), check.Wait()); err != nil {
+	if err := errors.Join(a.box.Restore(use.Dir), check.Wait()); err != nil {
 		return false, fmt.Errorf("restore ahead: %w", err)
 	}
 	return true, warm(box)
@@ -111,6 +117,14 @@ func (a *Ahead) Standby() bool { return a.thawed() }
 
 // thawed tells whether there is a standby to wake.
 func (a *Ahead) thawed() bool { return a != nil && a.box != nil && a.standby }
+
+// damaged is what was found wrong with the snapshot meanwhile.
+func (a *Ahead) damaged() error {
+	if a == nil {
+		return nil
+	}
+	return a.damage
+}
 
 // take hands the sandbox over; nil when there is none, or no longer.
 func (a *Ahead) take() *sandbox.Sandbox {

@@ -62,6 +62,9 @@ func (w *Worker) boot(ctx context.Context) (*phases, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.ahead.damaged(); err != nil {
+		w.restoreFailed(nil, err)
+	}
 	if w.ahead.thawed() {
 		if err := w.wakeStandby(ctx, times); err == nil || ctx.Err() != nil {
 			return times, err
