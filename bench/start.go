@@ -135,7 +135,9 @@ func (n *node) measure(ctx context.Context, ready func(standby, empty int) bool)
 			if err != nil {
 				return all, err
 			}
-			time.Sleep(settleTime)
+			if err := pause(ctx, settleTime); err != nil {
+				return all, err
+			}
 		}
 		took, event, err := n.start(ctx)
 		if err != nil {

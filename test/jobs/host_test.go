@@ -29,7 +29,8 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	code, err := 1, error(nil)
+	var code int
+	var err error
 	if dir := os.Getenv(hostEnv); dir == "" {
 		code, err = rerun()
 	} else {
