@@ -78,7 +78,7 @@ func (a *Ahead) thaw(ctx context.Context, template handoff.Task) (bool, error) {
 	if err := errors.Join(a.box.Restore(use.Dir), check.Wait()); err != nil {
 		return false, fmt.Errorf("restore ahead: %w", err)
 	}
-	return true, warm(box)
+	return true, warm(a.box)
 }
 
 // warm has the thawed guest run its reading of messages once, by the cancellation of a call that it never had, which it ignores: what it
