@@ -26,6 +26,9 @@ func Clear(ctx context.Context, config Config, log zerolog.Logger) error {
 	if live, listed := l.units(ctx); listed == nil && len(live) > 0 {
 		err = errors.Join(err, fmt.Errorf("task %s still runs", live[0]))
 	}
+	if err == nil {
+		err = l.images.Collect(ctx) // unmounts their roots
+	}
 	if err = errors.Join(err, l.close(), unmountShared(config)); err == nil {
 		err = l.groups.Close(ctx)
 	}
@@ -42,9 +45,13 @@ func unmountShared(config Config) error {
 		return nil //nolint:nilerr // the pattern is right
 	}
 	for _, path := range mounted {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
+		for err == nil { // sandboxes that start at the same time mount it once each
+			err = unix.Unmount(path, unix.MNT_DETACH)
+		}
+		if !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
 			return fmt.Errorf("unmount %s: %w", path, err)
 		}
+		err = nil
 	}
 	return nil
 }

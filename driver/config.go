@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
+	"github.com/freshet-dev/freshet/driver/cgroup"
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/network"
 )
@@ -16,6 +17,8 @@ import (
 const (
 	// DefaultCgroupParent holds the control groups of all tasks.
 	DefaultCgroupParent = "freshet"
+	// DefaultPlatform works on every node; "kvm" needs its device.
+	DefaultPlatform = "systrap"
 	// DefaultOverheadMB is what a sandbox itself may take beside its task's memory: about 45 MB were measured at rest.
 	DefaultOverheadMB = 64
 	// DefaultPidsLimit bounds the processes in a sandbox that names no limit of its own.
@@ -45,6 +48,9 @@ type Config struct {
 	AllowHostNetwork bool `codec:"allow_host_network"`
 	// CgroupParent is the control group that holds those of all tasks. Default DefaultCgroupParent.
 	CgroupParent string `codec:"cgroup_parent"`
+	// CgroupRoot is where control groups with their controllers are mounted. Default cgroup.DefaultRoot; an agent that runs in a
+	// container may see the node's elsewhere.
+	CgroupRoot string `codec:"cgroup_root"`
 	// OverheadMB is what a sandbox itself may take beside its task's memory. Default DefaultOverheadMB.
 	OverheadMB int64 `codec:"overhead_mb"`
 	// PidsLimit bounds the processes in a sandbox that names no limit. Default DefaultPidsLimit.
@@ -125,11 +131,12 @@ func configSpec() *hclspec.Spec {
 		"runsc":              hclspec.NewAttr("runsc", "string", true),
 		"worker":             hclspec.NewAttr("worker", "string", true),
 		"init":               attr("init", "string"),
-		"platform":           hclspec.NewDefault(attr("platform", "string"), hclspec.NewLiteral(`"systrap"`)),
+		"platform":           attr("platform", "string"),
 		"blobs":              attr("blobs", "string"),
 		"allow_host_paths":   hclspec.NewDefault(attr("allow_host_paths", "bool"), hclspec.NewLiteral("false")),
 		"allow_host_network": hclspec.NewDefault(attr("allow_host_network", "bool"), hclspec.NewLiteral("false")),
 		"cgroup_parent":      attr("cgroup_parent", "string"),
+		"cgroup_root":        attr("cgroup_root", "string"),
 		"overhead_mb":        attr("overhead_mb", "number"),
 		"pids_limit":         attr("pids_limit", "number"),
 		"orphan_grace":       attr("orphan_grace", "string"),
@@ -178,13 +185,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Init == "" {
 		c.Init = filepath.Join(filepath.Dir(c.Worker), "freshet-init")
 	}
+	setDefault(&c.CgroupRoot, cgroup.DefaultRoot)
 	for _, path := range []struct{ field, value string }{
-		{"data_dir", c.DataDir}, {"runsc", c.Runsc}, {"worker", c.Worker}, {"init", c.Init},
+		{"data_dir", c.DataDir}, {"runsc", c.Runsc}, {"worker", c.Worker}, {"init", c.Init}, {"cgroup_root", c.CgroupRoot},
 	} {
 		if !filepath.IsAbs(path.value) {
 			return c, fmt.Errorf("plugin config %s: %q: use an absolute path", path.field, path.value)
 		}
 	}
+	setDefault(&c.Platform, DefaultPlatform)
 	setDefault(&c.CgroupParent, DefaultCgroupParent)
 	setDefault(&c.OverheadMB, DefaultOverheadMB)
 	setDefault(&c.PidsLimit, DefaultPidsLimit)

@@ -252,7 +252,11 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 		if err := t.kill(d.ctx); err != nil {
 			return err
 		}
-		<-t.ended
+		select {
+		case <-t.ended:
+		case <-d.ctx.Done():
+			return fmt.Errorf("destroy task %s: the plugin ends", id)
+		}
 	}
 	d.tasks.remove(id)
 	return t.remove(d.ctx)
@@ -293,8 +297,11 @@ func (d *Driver) SignalTask(id, signal string) error {
 		return err
 	}
 	number, err := signalNumber(signal)
-	if err != nil {
+	if err != nil || !t.running() {
 		return err
+	}
+	if err := t.listening(d.ctx); err != nil {
+		return fmt.Errorf("signal: %w", err)
 	}
 	return t.signal(d.ctx, number)
 }

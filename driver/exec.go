@@ -53,6 +53,9 @@ func (d *Driver) exec(ctx context.Context, id string, options *drivers.ExecOptio
 	if !t.running() {
 		return nil, fmt.Errorf("exec: task %s has ended", id)
 	}
+	if err := t.listening(ctx); err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
 	streams, err := openExec(options)
 	if err != nil {
 		return nil, err

@@ -65,6 +65,9 @@ func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, 
 		return p, err
 	}
 	p.limits, p.cpuset = s.limitsOf(cfg, config)
+	if config.Handler == nil { // it is the allocation's own: a frozen guest would take it to another
+		p.task.Group = seenGroup(cfg, config, p.limits, s.config)
+	}
 	if config.Snapshot.Enabled && config.Handler != nil {
 		p.task.Snapshots, err = s.snapshotOf(p, cfg, code)
 	}

@@ -123,6 +123,29 @@ func (t *task) exit() *drivers.ExitResult {
 	return t.result.Copy()
 }
 
+// startWait is how long somebody who asks something of a task that was just started may have to wait until its guest is there.
+const startWait = 10 * time.Second
+
+// listening waits until the supervisor takes requests. StartTask does not: most tasks are asked nothing.
+func (t *task) listening(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startWait, fmt.Errorf("task %s takes longer than %s to start", t.config.ID, startWait))
+	defer cancel()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if _, err := os.Stat(filepath.Join(t.state.StateDir, handoff.ControlFile)); err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-t.ended:
+			return fmt.Errorf("task %s has ended", t.config.ID)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // signal sends a signal where it is meant to go: a plain task's to its guest; of a worker's, those that ask it to end drain it.
 func (t *task) signal(ctx context.Context, signal unix.Signal) error {
 	if !t.running() {

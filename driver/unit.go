@@ -46,7 +46,7 @@ func openLender(ctx context.Context, config Config, log zerolog.Logger) (*lender
 	if l.images, err = image.OpenStore(images, log); err != nil {
 		return nil, err
 	}
-	if l.groups, err = cgroup.Open(cgroup.Config{Parent: config.CgroupParent}); err != nil {
+	if l.groups, err = cgroup.Open(cgroup.Config{Parent: config.CgroupParent, Root: config.CgroupRoot}); err != nil {
 		return nil, err
 	}
 	return l, l.networks.resume(ctx)
@@ -109,7 +109,7 @@ func (l *lender) limit(id string, p plan) (*handoff.Cgroups, error) {
 	if _, err := l.groups.Create(supervisorID(id), cgroup.Limits{CPUShares: p.limits.CPUShares}); err != nil {
 		return nil, err
 	}
-	return &handoff.Cgroups{Parent: l.config.CgroupParent, Guest: guestID(id), Supervisor: supervisorID(id)}, nil
+	return &handoff.Cgroups{Root: l.config.CgroupRoot, Parent: l.config.CgroupParent, Guest: guestID(id), Supervisor: supervisorID(id)}, nil
 }
 
 // connect gives the unit a network namespace, with the ports that lead to it.

@@ -50,6 +50,7 @@ func clearNode(args []string) error {
 	flags.StringVar(&config.Runsc, "runsc", "", "runsc of the plugin's config")
 	flags.StringVar(&config.Worker, "worker", "", "worker of the plugin's config")
 	flags.StringVar(&config.CgroupParent, "cgroup-parent", driver.DefaultCgroupParent, "cgroup_parent of the plugin's config")
+	flags.StringVar(&config.CgroupRoot, "cgroup-root", "", "cgroup_root of the plugin's config")
 	flags.StringVar(&config.Network.Name, "network-name", "", "network.name of the plugin's config")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 // Config describes a sandbox. Where a field is left out, the guest gets the least: no network, no capabilities, a root that it
 // cannot write.
 type Config struct {
-	// ID names it within StateDir; letters, digits, '-' and '_'.
+	// ID names it within StateDir: up to 70 letters, digits, '-', '_' and '.'.
 	ID string
 	// Runsc is the path of the pinned runsc binary.
 	Runsc string
@@ -53,6 +53,9 @@ type Config struct {
 	AllowNewPrivileges bool
 	// Ulimits are the guest's resource limits; where "nofile" is not among them it is 1,048,576.
 	Ulimits []Ulimit
+	// Group makes the guest see itself in a control group of version 2 named by ID, with these values in its files, such as
+	// "memory.max": runtimes size themselves by them. What holds it to them is the group that the sandbox is in. Nil: it sees none.
+	Group map[string]string
 	// Hostname is what the guest is called, "freshet" where it is empty.
 	Hostname string
 	// Terminal makes the guest's standard streams a terminal of that size: Stdin and Stdout are then its other end.
@@ -200,6 +203,9 @@ func newConfig(cfg Config) (*config.Config, error) {
 		{"panic-log", filepath.Join(cfg.StateDir, panicFile)},
 		{"allow-suid", strconv.FormatBool(cfg.AllowNewPrivileges)},
 		{"net-raw", strconv.FormatBool(slices.Contains(cfg.Capabilities, capNetRaw))},
+	}
+	if cfg.Group != nil {
+		settings = append(settings, setting{"in-sandbox-cgroup", "v2"})
 	}
 	if cfg.DebugDir != "" {
 		settings = append(settings, setting{"debug", "true"}, setting{"debug-log", cfg.DebugDir + "/"})

@@ -110,6 +110,9 @@ func newMounts(cfg Config) []specs.Mount {
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
+	if cfg.Group != nil {
+		mounts = append(mounts, specs.Mount{Destination: groupsPath, Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
+	}
 	if cfg.Overlay == nil {
 		mounts = append(mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"})
 	}

@@ -29,6 +29,7 @@ type Sandbox struct {
 	Stderr *os.File
 
 	conf      *config.Config
+	group     map[string]string
 	container *container.Container
 	stateDir  string
 
@@ -104,7 +105,7 @@ func create(cfg Config, conf *config.Config) (made *Sandbox, failed error) {
 	return &Sandbox{
 		Guest: &Guest{id: cfg.ID, box: container.Sandbox, spec: spec},
 		Stdin: streams.stdin.host, Stdout: streams.stdout.host, Stderr: streams.stderr.host,
-		conf: conf, container: container, stateDir: cfg.StateDir, pidfd: pidfd, watch: make(chan told, 1),
+		conf: conf, group: cfg.Group, container: container, stateDir: cfg.StateDir, pidfd: pidfd, watch: make(chan told, 1),
 	}, nil
 }
 
@@ -114,6 +115,7 @@ func (s *Sandbox) Start() error {
 		return withLastWords(fmt.Errorf("start sandbox: %w", startError(err)), s.stateDir)
 	}
 	s.listen()
+	_ = s.writeGroup(s.group) // fails for a guest that has ended already, as short ones have
 	return nil
 }
 

@@ -74,7 +74,12 @@ func (c *control) exec(ctx context.Context, what handoff.Exec, resize <-chan han
 	if what.Terminal == nil {
 		return c.box.Exec(ctx, config)
 	}
-	config.Terminal = new(windowSize(*what.Terminal))
+	stdin, err := interruptible(files[0])
+	if err != nil {
+		return sandbox.Exit{}, err
+	}
+	defer func() { _ = stdin.Close() }() // read only
+	config.Stdin, config.Terminal = stdin, new(windowSize(*what.Terminal))
 	sizes, over := make(chan sandbox.WindowSize), make(chan struct{})
 	config.Resize = sizes
 	var converting sync.WaitGroup
@@ -82,6 +87,18 @@ func (c *control) exec(ctx context.Context, what handoff.Exec, resize <-chan han
 	defer converting.Wait()
 	defer close(over)
 	return c.box.Exec(ctx, config)
+}
+
+// interruptible is the same stream in a form that a deadline ends the reading of: it came as a descriptor that blocks.
+func interruptible(file *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("exec: copy standard input: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("exec: change standard input: %w", err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), file.Name()), nil
 }
 
 func windowSize(size handoff.Size) sandbox.WindowSize {

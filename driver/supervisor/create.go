@@ -34,6 +34,9 @@ func sandboxConfig(task handoff.Task, name string) sandbox.Config {
 		Capabilities: program.Capabilities, AllowNewPrivileges: program.NewPrivileges, Hostname: program.Hostname,
 		Network: sandbox.Network(task.Network.Kind), NetNS: task.Network.Namespace,
 	}
+	if task.Group != nil {
+		config.ID, config.Group = task.Group.Name, task.Group.Values
+	}
 	for _, variable := range slices.Sorted(maps.Keys(program.Env)) {
 		config.Env = append(config.Env, variable+"="+program.Env[variable])
 	}

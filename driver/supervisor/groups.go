@@ -32,7 +32,7 @@ func openGroups(ctx context.Context, names *handoff.Cgroups, log zerolog.Logger)
 	if names == nil {
 		return nil, nil
 	}
-	manager, err := cgroup.Open(cgroup.Config{Parent: names.Parent})
+	manager, err := cgroup.Open(cgroup.Config{Parent: names.Parent, Root: names.Root})
 	if err != nil {
 		return nil, err
 	}

@@ -51,14 +51,15 @@ func (p *plain) run(ctx context.Context) (exit handoff.Exit, err error) {
 		copying.Wait()
 		closeStreams(p.box)
 	}()
+	if err := p.box.Start(); err != nil {
+		return exit, err
+	}
+	// From here on the plugin can ask: its socket says that the guest runs.
 	control, err := handoff.Serve(ctx, p.task.StateDir, newControl(p.box, p.task).answer)
 	if err != nil {
 		return exit, err
 	}
 	defer control.Close()
-	if err := p.box.Start(); err != nil {
-		return exit, err
-	}
 	copying.Go(func() { p.pour(p.box.Stdout, stdout) })
 	if !p.task.Program.TTY {
 		_ = p.box.Stdin.Close() // nobody types

@@ -29,6 +29,8 @@ type Task struct {
 	Network Network `json:"network"`
 	// Cgroups hold the processes; nil on a node without.
 	Cgroups *Cgroups `json:"cgroups,omitempty"`
+	// Group is the control group that the guest sees itself in; nil for none.
+	Group *Group `json:"group,omitempty"`
 	// MemoryMB is what the task reserved.
 	MemoryMB int64 `json:"memory_mb"`
 	// StateDir is the task's own directory, for the files above and gVisor's state. Link is where others look for it when it was
@@ -114,11 +116,18 @@ type Network struct {
 
 // Cgroups are the control groups of a task, by the ids that package cgroup knows them by.
 type Cgroups struct {
-	// Parent is the group that holds them all.
+	// Root is where control groups are mounted, Parent the group that holds them all.
+	Root   string `json:"root,omitempty"`
 	Parent string `json:"parent"`
 	// Guest holds sentry and gofer with the task's limits, Supervisor the rest.
 	Guest      string `json:"guest"`
 	Supervisor string `json:"supervisor"`
+}
+
+// Group is a control group of version 2 as the guest sees it: its name, and what its files say, such as "memory.max".
+type Group struct {
+	Name   string            `json:"name"`
+	Values map[string]string `json:"values"`
 }
 
 // Logs says where the guest's output is written, the way Nomad names it, so that `nomad alloc logs` finds it:
