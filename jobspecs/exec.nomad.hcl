@@ -58,8 +58,8 @@ job "text.sort" {
           type = "exec"
         }
 
-        # Arguments may hold what a call says, such as ${method} or ${input.field}; in HCL that is written with two dollars:
-        # args = ["--width", "$${input.width}"]
+        # Arguments may hold what a call says, such as {{method}} or {{input.field}}:
+        # args = ["--width", "{{input.width}}"]
         command = "sort"
         args    = ["-u"]
 

@@ -38,10 +38,10 @@ func TestCommandPerCall(t *testing.T) {
 		"bytes":             {command("cat"), "\xff\x00", "application/octet-stream", "\xff\x00"},
 		"no input":          {script("cat; echo -n end"), "", "text/plain; charset=utf-8", "end"},
 		"nothing":           {command("true"), "x", "text/plain; charset=utf-8", ""},
-		"variables":         {command("printf", "%s|%s|%s|%s", "${call}", "${method}", "${attempt}", "a${input.n.m}b$${x}$"), `{"n":{"m":1.50}}`, "text/plain; charset=utf-8", "c1|go|1|a1.50b${x}$"},
-		"never split":       {command("printf", "%s|", "${input.x}"), `{"x":"a b'; rm -rf \"$(reboot)\" \n*"}`, "text/plain; charset=utf-8", "a b'; rm -rf \"$(reboot)\" \n*|"},
-		"whole input":       {command("printf", "%s", "${input}"), `[1,2]`, "application/json", `[1,2]`},
-		"objects":           {command("printf", "%s", "${input.x}"), `{"x":{"b":[1,null,true]}}`, "application/json", `{"b":[1,null,true]}`},
+		"variables":         {command("printf", "%s|%s|%s|%s", "{{call}}", "{{method}}", "{{attempt}}", "a{{ input.n.m }}b{{{{x}}$"), `{"n":{"m":1.50}}`, "text/plain; charset=utf-8", "c1|go|1|a1.50b{{x}}$"},
+		"never split":       {command("printf", "%s|", "{{input.x}}"), `{"x":"a b'; rm -rf \"$(reboot)\" \n*"}`, "text/plain; charset=utf-8", "a b'; rm -rf \"$(reboot)\" \n*|"},
+		"whole input":       {command("printf", "%s", "{{input}}"), `[1,2]`, "application/json", `[1,2]`},
+		"objects":           {command("printf", "%s", "{{input.x}}"), `{"x":{"b":[1,null,true]}}`, "application/json", `{"b":[1,null,true]}`},
 		"environment":       {script(`echo -n "$FRESHET_CALL $FRESHET_METHOD $FRESHET_ATTEMPT $FRESHET_DEADLINE $FRESHET_APP $FRESHET_ALLOC $OWN $FRESHET_HANDLER"`), "", "text/plain; charset=utf-8", "c1 go 1 2030-03-17T17:46:40Z app first set "},
 		"set content type":  {guestinit.Settings{Exec: &guestinit.Exec{Command: []string{"cat"}, ContentType: "image/png"}}, "1", "image/png", "1"},
 		"directory":         {guestinit.Settings{Exec: &guestinit.Exec{Command: []string{"pwd"}}, Dir: "/usr"}, "", "text/plain; charset=utf-8", "/usr\n"},
@@ -76,10 +76,10 @@ func TestHowACommandFails(t *testing.T) {
 		"silent":        {command("false"), "", wire.Error{Kind: wire.KindUser, Type: "exit", Message: "the command exited with code 1"}},
 		"signal":        {script("echo last words >&2; kill -SEGV $$"), "", wire.Error{Kind: wire.KindUser, Type: "signal", Message: "the command was killed by signal 11 (SIGSEGV): last words"}},
 		"too much":      {command("cat", "/dev/zero"), "", wire.Error{Kind: wire.KindUser, Type: "output", Message: "the command wrote more than 1048576 bytes to standard output, which is the limit of a result"}},
-		"missing field": {command("echo", "${input.a.b}"), `{"a":{}}`, wire.Error{Kind: wire.KindInput, Message: `the input has no field "a.b", which the command needs`}},
-		"no JSON":       {command("echo", "${input.a}"), `{`, wire.Error{Kind: wire.KindInput, Message: "the input is not JSON, which the command takes fields from: unexpected EOF"}},
-		"NUL":           {command("echo", "${input}"), "a\x00b", wire.Error{Kind: wire.KindInput, Message: "argument 1 of the command would hold a NUL byte"}},
-		"long argument": {command("echo", "${input}"), strings.Repeat("x", 128<<10), wire.Error{Kind: wire.KindInput, Message: "argument 1 of the command would have 131072 bytes, more than 131071: let it read standard input"}},
+		"missing field": {command("echo", "{{input.a.b}}"), `{"a":{}}`, wire.Error{Kind: wire.KindInput, Message: `the input has no field "a.b", which the command needs`}},
+		"no JSON":       {command("echo", "{{input.a}}"), `{`, wire.Error{Kind: wire.KindInput, Message: "the input is not JSON, which the command takes fields from: unexpected EOF"}},
+		"NUL":           {command("echo", "{{input}}"), "a\x00b", wire.Error{Kind: wire.KindInput, Message: "argument 1 of the command would hold a NUL byte"}},
+		"long argument": {command("echo", "{{input}}"), strings.Repeat("x", 128<<10), wire.Error{Kind: wire.KindInput, Message: "argument 1 of the command would have 131072 bytes, more than 131071: let it read standard input"}},
 		"no directory":  {guestinit.Settings{Exec: &guestinit.Exec{Command: []string{"true"}}, Dir: "/nowhere"}, "", wire.Error{Kind: wire.KindUser, Type: "start", Message: "start /usr/bin/true: no such file or directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,11 +103,11 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"both":               {`{"exec":{"command":["a"]},"http":{"command":["a"],"port":1}}`, `handler.type: ""`},
 		"unknown":            {`{"exec":{"comand":["a"]}}`, `unknown field "comand"`},
 		"no command":         {`{"exec":{"command":[]}}`, `command: ""`},
-		"unknown variable":   {`{"exec":{"command":["a","${cal}"]}}`, `command[1]: "${cal}": there is no variable "cal"`},
-		"open variable":      {`{"exec":{"command":["a","${call"]}}`, "close the variable"},
-		"empty field":        {`{"exec":{"command":["a","${input.}"]}}`, `there is no variable "input."`},
-		"variable program":   {`{"exec":{"command":["${input.x}"]}}`, "name the program itself"},
-		"variable in script": {`{"exec":{"command":["/bin/sh","-ec","echo ${input.x}"]}}`, "a shell would run what a caller sends"},
+		"unknown variable":   {`{"exec":{"command":["a","{{cal}}"]}}`, `command[1]: "{{cal}}": there is no variable "cal"`},
+		"open variable":      {`{"exec":{"command":["a","{{call"]}}`, "close the variable"},
+		"empty field":        {`{"exec":{"command":["a","{{input.}}"]}}`, `there is no variable "input."`},
+		"variable program":   {`{"exec":{"command":["{{input.x}}"]}}`, "name the program itself"},
+		"variable in script": {`{"exec":{"command":["/bin/sh","-ec","echo {{input.x}}"]}}`, "a shell would run what a caller sends"},
 		"relative directory": {`{"dir":"a","exec":{"command":["a"]}}`, `handler.dir: "a"`},
 		"negative grace":     {`{"grace":"-1s","exec":{"command":["a"]}}`, `handler.grace: "-1s"`},
 		"no port":            {`{"http":{"command":["a"]}}`, `handler.port: "0"`},
@@ -379,7 +379,7 @@ func TestAHostThatBreaksTheProtocol(t *testing.T) {
 // TestAnyCommandLineIsTakenOrRefused: reading settings ends in settings that are right, or in an error that names the argument.
 func TestAnyCommandLineIsTakenOrRefused(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		args := rapid.SliceOf(rapid.StringMatching(`([a-z.-]|\$|\{|\}|\$\{(call|input|input\.x)\})*`)).Draw(t, "command")
+		args := rapid.SliceOf(rapid.StringMatching(`([a-z.-]|\{|\}|\{\{(call|input|input\.x)\}\})*`)).Draw(t, "command")
 		text, err := json.Marshal(command(args...))
 		if err != nil {
 			t.Fatal(err)

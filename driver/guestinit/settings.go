@@ -47,7 +47,7 @@ type User struct {
 
 // Exec runs a command for each call.
 type Exec struct {
-	// Command is the command line. Its arguments may hold the variables of docs/handlers.md, such as ${input.name}.
+	// Command is the command line. Its arguments may hold the variables of docs/handlers.md, such as {{input.name}}.
 	Command []string `json:"command"`
 	// ContentType is the results'; empty means that each is looked at: JSON, text or bytes.
 	ContentType string `json:"content_type,omitempty"`

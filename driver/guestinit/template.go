@@ -15,7 +15,8 @@ import (
 // maxArg is the longest argument that Linux takes, in bytes.
 const maxArg = 128<<10 - 1
 
-// template is a command line with variables. Each value becomes part of exactly one argument, whatever it holds.
+// template is a command line with variables. They are written {{name}}: Nomad replaces ${name} in a task's config by values of its own,
+// and refuses a task with names that it does not know. Each value becomes part of exactly one argument, whatever it holds.
 type template struct {
 	args [][]part
 	// fields says that a variable reads a field of the input.
@@ -49,7 +50,7 @@ func parseTemplate(command []string) (template, error) {
 			return template{}, fieldError(field, arg, "name the program itself; variables belong into its arguments")
 		}
 		if varies && i > 0 && isScript(command[:i]) {
-			return template{}, fieldError(field, arg, "a shell would run what a caller sends: use \"$1\" in the script, and give the variable as an argument after it: [\"sh\", \"-c\", \"echo \\\"$1\\\"\", \"sh\", \"${input.name}\"]")
+			return template{}, fieldError(field, arg, "a shell would run what a caller sends: use \"$1\" in the script, and give the variable as an argument after it: [\"sh\", \"-c\", \"echo \\\"$1\\\"\", \"sh\", \"{{input.name}}\"]")
 		}
 		for _, p := range parts {
 			t.fields = t.fields || len(p.path) > 0
@@ -71,30 +72,30 @@ func isScript(before []string) bool {
 func parseArg(arg string) (parts []part, wrong string) {
 	text := ""
 	for {
-		at := strings.Index(arg, "${")
+		at := strings.Index(arg, "{{")
 		if at < 0 {
 			return append(parts, part{text: text + arg}), ""
 		}
-		if at > 0 && arg[at-1] == '$' { // $${ stands for ${
-			text += arg[:at-1] + "${"
-			arg = arg[at+2:]
+		if strings.HasPrefix(arg[at:], "{{{{") { // stands for {{
+			text += arg[:at] + "{{"
+			arg = arg[at+4:]
 			continue
 		}
-		end := strings.IndexByte(arg[at:], '}')
+		end := strings.Index(arg[at:], "}}")
 		if end < 0 {
-			return nil, "close the variable with }, or write $${ for the text ${"
+			return nil, "close the variable with }}, or write {{{{ for the text {{"
 		}
-		name := arg[at+2 : at+end]
+		name := strings.TrimSpace(arg[at+2 : at+end])
 		base, fields, nested := strings.Cut(name, ".")
 		variable := part{name: base}
 		if nested {
 			variable.path = strings.Split(fields, ".")
 		}
 		if !slices.Contains(variables(), base) || nested && (base != "input" || slices.Contains(variable.path, "")) {
-			return nil, fmt.Sprintf("there is no variable %q: use one of %s or input.FIELD, or write $${ for the text ${", name, strings.Join(variables(), ", "))
+			return nil, fmt.Sprintf("there is no variable %q: use one of %s or input.FIELD, or write {{{{ for the text {{", name, strings.Join(variables(), ", "))
 		}
 		parts = append(parts, part{text: text + arg[:at]}, variable)
-		text, arg = "", arg[at+end+1:]
+		text, arg = "", arg[at+end+2:]
 	}
 }
 

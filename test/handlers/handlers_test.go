@@ -82,7 +82,7 @@ func TestExecErrors(t *testing.T) {
 	probe := world.Build(t, "../hostile/probe")
 	text := jobspec(t, "exec", "text.sort", "probe.exec", `= "text"`, `= "probe"`, `= "sort"
     "freshet.version"`, `= "exec"
-    "freshet.version"`, `command = "sort"`, `command = "/bin/probe"`, `["-u"]`, `["$${method}"]`, `timeout     = "60s"`, `timeout     = "5s"`)
+    "freshet.version"`, `command = "sort"`, `command = "/bin/probe"`, `["-u"]`, `["{{method}}"]`, `timeout     = "60s"`, `timeout     = "5s"`)
 	cluster.RunJob(t, text, "image="+world.Image(t, nil, map[string]string{"bin/probe": probe}))
 	cluster.Known(t, "probe.exec")
 	if response, err := cluster.Call(t, "probe.exec", "echo", "hello"); err != nil || strings.TrimSpace(string(response.Body)) != `"hello"` {
@@ -203,14 +203,18 @@ func gone(t *testing.T, app, function string) {
 	eventually.True(t, app+"."+function+" has no worker", func() bool { return len(cluster.Workers(t, app, function)) == 0 })
 }
 
-// wasThawed tells how a worker started.
+// wasThawed tells how a worker started, once it says so: its first answer may come before its next heartbeat.
 func wasThawed(t *testing.T, alloc string) bool {
 	t.Helper()
-	for _, beat := range cluster.Workers(t, "", "") {
-		if beat.Alloc == alloc {
-			return beat.Thawed
+	thawed := false
+	eventually.True(t, "worker "+alloc+" is ready", func() bool {
+		for _, beat := range cluster.Workers(t, "", "") {
+			if beat.Alloc == alloc {
+				thawed = beat.Thawed
+				return !beat.Ready.IsZero()
+			}
 		}
-	}
-	t.Fatalf("worker %s is not listed", alloc)
-	return false
+		return false
+	})
+	return thawed
 }
