@@ -133,7 +133,7 @@ func (t *task) listening(ctx context.Context) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if _, err := os.Stat(filepath.Join(t.state.StateDir, handoff.ControlFile)); err == nil {
+		if handoff.Listens(ctx, t.state.StateDir) {
 			return nil
 		}
 		select {

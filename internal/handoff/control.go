@@ -128,6 +128,16 @@ func dialControl(ctx context.Context, stateDir string) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil
 }
 
+// Listens tells whether a supervisor takes requests for the state directory.
+func Listens(ctx context.Context, stateDir string) bool {
+	conn, err := dialControl(ctx, stateDir)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was asked
+	return true
+}
+
 // sendRequest writes the request, with the descriptors beside its first byte.
 func sendRequest(conn *net.UnixConn, data []byte, fds []int) error {
 	var rights []byte

@@ -70,10 +70,8 @@ func (n *node) plug(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := driver.New(ctx, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel))
 	n.DriverHarness, n.cancel = testutils.NewDriverHarness(t, d), cancel
-	harness := n.DriverHarness
-	t.Cleanup(func() {
+	t.Cleanup(func() { // not the harness's Kill: it stops the server twice at once
 		cancel()
-		harness.Kill()
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
