@@ -2,8 +2,10 @@ package jobs
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os/exec"
 	"strings"
 	"testing"
@@ -86,6 +88,46 @@ func TestExec(t *testing.T) {
 	piped.Stdin = strings.NewReader(strings.Repeat("0123456789abcdef", 1<<16))
 	if out, err := piped.Output(); err != nil || len(out) != 1<<20 {
 		t.Errorf("1 MiB through cat: %d bytes: %v", len(out), err)
+	}
+	said, err := typed(t, alloc, "stty size; test -t 0 && echo a-terminal; echo $((40+2)); exit 5\n")
+	wantIn(t, said, "33 101", "a-terminal", "42")
+	if exitCode(err) != 5 {
+		t.Errorf("exit 5 at a terminal is %v", err)
+	}
+}
+
+// typed runs a shell in the allocation as somebody at a terminal of 101 columns does, who types when asked to: script(1) makes one.
+func typed(t *testing.T, alloc, text string) (said string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	terminal := exec.CommandContext(ctx, "script", "-q", "-e", "-c", "stty rows 33 cols 101; exec "+node.program+" alloc exec -i -t "+alloc+" sh", "/dev/null")
+	keys, err := terminal.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Close()
+	screen, err := terminal.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := terminal.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all bytes.Buffer
+	buffer := make([]byte, 4096)
+	for asked := false; ; {
+		n, readErr := screen.Read(buffer)
+		all.Write(buffer[:n])
+		if !asked && bytes.Contains(all.Bytes(), []byte("# ")) {
+			asked = true
+			if _, err := io.WriteString(keys, text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if readErr != nil {
+			return all.String(), terminal.Wait()
+		}
 	}
 }
 

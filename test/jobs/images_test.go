@@ -52,8 +52,8 @@ func makeImages(dir string) error {
 	if err != nil {
 		return err
 	}
-	users := fileOf("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\nredis:x:999:999::/data:/bin/false\n")
-	groups := fileOf("etc/group", 0o644, "root:x:0:\nwww-data:x:33:\nredis:x:999:\n")
+	users := fileOf("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nwww-data:x:33:33::/var/www:/bin/false\nredis:x:999:999::/data:/bin/false\n")
+	groups := fileOf("etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\nredis:x:999:\n")
 	own := []entry{users, groups, dirOf("tmp", 0o1777, 0), dirOf("root", 0o700, 0), dirOf("run", 0o755, 0), dirOf("data", 0o755, 999)}
 	for _, applet := range strings.Fields("sh cat echo env hostname httpd id kill ls nc printf ps sleep stty tail touch wget") {
 		own = append(own, linkTo("bin/"+applet, "/bin/busybox"))

@@ -88,6 +88,9 @@ func belongings(t *testing.T) map[string]int {
 		t.Fatal(err)
 	}
 	for _, link := range links {
+		if link.Name == "nomad" {
+			continue // the bridge, which Nomad makes for the first group and keeps
+		}
 		counts["interface "+strings.TrimRight(link.Name, "0123456789abcdef")]++
 	}
 	for _, dir := range []string{"driver/tasks", "driver/ahead", "driver/images/holds", "driver/network", "driver/shared", "nomad/alloc"} {
