@@ -34,7 +34,7 @@ type Container struct {
 	GroupAdd []string `json:"group_add,omitempty"`
 	// PidsLimit bounds the processes and threads in the sandbox. Default: the node's.
 	PidsLimit int `json:"pids_limit,omitempty"`
-	// ShmSize is the size of /dev/shm in bytes. Default 64 MiB.
+	// ShmSize is the size of /dev/shm in bytes. Default: no bound but the sandbox's memory.
 	ShmSize int64 `json:"shm_size,omitempty"`
 	// Ulimit are resource limits, "nofile = 1024" or "nofile = 1024:2048" (soft:hard).
 	Ulimit []map[string]string `json:"ulimit,omitempty"`
