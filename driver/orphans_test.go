@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/freshet-dev/freshet/internal/eventually"
@@ -138,6 +139,28 @@ func TestPluginEndsWhatNobodyAskedFor(t *testing.T) {
 	groups, err := s.groups.List()
 	if err != nil || slices.Contains(groups, guestID(filepath.Base(started.state.StateDir))) {
 		t.Errorf("its control groups are left: %v, %v", groups, err)
+	}
+}
+
+// TestUnitGoesWithItsMounts: a supervisor that is killed while it makes its sandbox leaves the root's stand-in mounted.
+func TestUnitGoesWithItsMounts(t *testing.T) {
+	s, _ := newTestStarter(t, nil)
+	dir := filepath.Join(s.config.DataDir, tasksDir, "killed")
+	place := filepath.Join(dir, handoff.SandboxDir, "root")
+	if err := os.MkdirAll(place, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", place, "tmpfs", unix.MS_RDONLY, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(place, unix.MNT_DETACH) }) // it is gone where all went well
+	for range 2 {
+		if err := s.giveBack(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is left: %v", err)
 	}
 }
 

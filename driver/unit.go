@@ -13,6 +13,7 @@ import (
 
 	"github.com/freshet-dev/freshet/driver/cgroup"
 	"github.com/freshet-dev/freshet/driver/image"
+	"github.com/freshet-dev/freshet/driver/sandbox"
 	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
@@ -139,6 +140,7 @@ func (l *lender) giveBack(ctx context.Context, dir string) error {
 	if pool := l.networks.opened(); pool != nil {
 		err = errors.Join(err, pool.Release(id))
 	}
+	err = errors.Join(err, sandbox.Discard(filepath.Join(dir, handoff.SandboxDir))) // a supervisor that was killed left it mounted
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return fmt.Errorf("clear up after task %s: %w", id, err)
 	}

@@ -178,6 +178,9 @@ func writeBundle(stateDir string, spec *specs.Spec) error {
 	return nil
 }
 
+// Discard removes from a state directory what a sandbox left there whose maker died, mounts among it. Doing it again does no harm.
+func Discard(stateDir string) error { return removeBundle(stateDir) }
+
 // removeBundle removes what was written for a sandbox, and what a sentry said when it died.
 func removeBundle(stateDir string) error {
 	err := unix.Unmount(filepath.Join(stateDir, rootFolder), unix.MNT_DETACH)

@@ -29,7 +29,7 @@ func sandboxConfig(task handoff.Task, name string) sandbox.Config {
 	program := task.Program
 	config := sandbox.Config{
 		ID: name, Runsc: task.Runsc, Platform: task.Platform,
-		StateDir: filepath.Join(task.StateDir, "gvisor"), SharedDir: task.SharedDir,
+		StateDir: filepath.Join(task.StateDir, handoff.SandboxDir), SharedDir: task.SharedDir,
 		Rootfs: task.Root.Dir, Args: program.Args, Cwd: program.Dir, User: program.User,
 		Capabilities: program.Capabilities, AllowNewPrivileges: program.NewPrivileges, Hostname: program.Hostname,
 		Network: sandbox.Network(task.Network.Kind), NetNS: task.Network.Namespace,

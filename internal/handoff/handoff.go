@@ -16,6 +16,8 @@ import (
 const (
 	TaskFile = "task.json"
 	ExitFile = "exit.json"
+	// SandboxDir is the directory of gVisor's own files.
+	SandboxDir = "gvisor"
 	// PIDFile holds the supervisor's pid and its start time from /proc, so that a reused pid is not taken for it.
 	PIDFile = "pid.json"
 	// LogFile is the supervisor's own log.
