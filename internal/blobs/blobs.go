@@ -30,11 +30,24 @@ type Store struct{ bucket *blob.Bucket }
 
 // Open opens the bucket at a URL such as file:///var/lib/freshet/blobs. Close it.
 func Open(ctx context.Context, url string) (*Store, error) {
-	bucket, err := blob.OpenBucket(ctx, url)
+	bucket, err := blob.OpenBucket(ctx, besideItsFiles(url))
 	if err != nil {
 		return nil, fmt.Errorf("open blob store %s: %w", url, err)
 	}
 	return &Store{bucket: bucket}, nil
+}
+
+// besideItsFiles has a store of files write new ones in its own directory: from the system's temporary one they could not be moved
+// there, where that is on another file system.
+func besideItsFiles(url string) string {
+	const option = "no_tmp_dir=true"
+	switch {
+	case !strings.HasPrefix(url, "file://"), strings.Contains(url, "no_tmp_dir="):
+		return url
+	case strings.Contains(url, "?"):
+		return url + "&" + option
+	}
+	return url + "?" + option
 }
 
 // Close closes the bucket.
