@@ -110,13 +110,13 @@ func TestLogsAreKeptWithTheirCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually.True(t, "the three lines are there", func() bool {
-		out, err := shared.freshet("logs", "misbehave.one", "--json")
+		out, err := shared.Freshet("logs", "misbehave.one", "--json")
 		return err == nil && strings.Count(out, "a line to find") >= 3
 	})
 }
 
 func TestShellsAreOfferedTheFunctions(t *testing.T) {
-	if out, err := shared.freshet("__complete", "call", ""); err != nil || !strings.Contains(out, "gosearch.search\n") {
+	if out, err := shared.Freshet("__complete", "call", ""); err != nil || !strings.Contains(out, "gosearch.search\n") {
 		t.Errorf("got %v %s", err, out)
 	}
 }
@@ -132,11 +132,11 @@ func TestCommandLineSaysWhatIsWrong(t *testing.T) {
 		"near function":    {[]string{"call", "gosearch.serch", "{}"}, 3, "did you mean gosearch.search?"},
 		"bad input":        {[]string{"call", "gosearch.search", `{"q":1}`}, 3, `"q" is a JSON number: write a string`},
 		"no such folder":   {[]string{"deploy", "nowhere"}, 1, "nowhere"},
-		"a second cluster": {[]string{"up", "--state", shared.dir}, 1, "already running"},
+		"a second cluster": {[]string{"up", "--state", shared.Dir}, 1, "already running"},
 		"unknown flag":     {[]string{"ps", "--jsn"}, 2, "--jsn"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := shared.freshet(test.args...)
+			out, err := shared.Freshet(test.args...)
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != test.code || !strings.Contains(out, test.says) {
 				t.Errorf("got %v %q; want exit code %d saying %q", err, out, test.code, test.says)

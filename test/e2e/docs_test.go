@@ -50,13 +50,13 @@ func TestCommandsOfTheDocumentsWork(t *testing.T) {
 				continue
 			}
 			seen[command] = true
-			command = strings.ReplaceAll(command, "http://127.0.0.1:8600", shared.state.Gateway())
+			command = strings.ReplaceAll(command, "http://127.0.0.1:8600", shared.State.Gateway())
 			if program == "curl" {
 				command = strings.Replace(command, "curl", "curl --fail --silent --show-error", 1)
 			}
 			run := exec.Command("/bin/sh", "-c", command)
 			run.Dir = "../.."
-			run.Env = append(os.Environ(), "FRESHET_STATE="+shared.dir, "PATH="+shared.bin+":"+os.Getenv("PATH"))
+			run.Env = append(os.Environ(), "FRESHET_STATE="+shared.Dir, "PATH="+shared.Bin+":"+os.Getenv("PATH"))
 			if out, err := run.CombinedOutput(); err != nil || len(out) == 0 {
 				t.Errorf("%s: %s: %v: %s", document, command, err, out)
 			}

@@ -17,7 +17,7 @@ import (
 func nomad(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(os.Getenv("FRESHET_NOMAD"), args...)
-	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+shared.state.Nomad())
+	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+shared.State.Nomad())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -79,7 +79,7 @@ func TestHandWrittenJobIsAFunction(t *testing.T) {
 // status calls a function by plain HTTP and returns the answer's status.
 func status(t *testing.T, function, body string) int {
 	t.Helper()
-	address := shared.state.Gateway() + "/v1/functions/" + function + "/call"
+	address := shared.State.Gateway() + "/v1/functions/" + function + "/call"
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)

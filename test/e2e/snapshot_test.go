@@ -16,7 +16,7 @@ import (
 // snapshotOf finds the snapshot of a function of the tests' app in the node's store.
 func snapshotOf(t *testing.T, function string) string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(shared.dir, "driver", "snapshots", "*", "manifest.json"))
+	files, err := filepath.Glob(filepath.Join(shared.Dir, "driver", "snapshots", "*", "manifest.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func awaitIdle(t *testing.T, function string) {
 func endStandbys(t *testing.T, function string) {
 	t.Helper()
 	eventually.True(t, "no standby is left", func() bool {
-		files, err := filepath.Glob(filepath.Join(shared.dir, "driver", "ahead", "*", handoff.TemplateFile))
+		files, err := filepath.Glob(filepath.Join(shared.Dir, "driver", "ahead", "*", handoff.TemplateFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestBrokenSnapshotIsNeverWorseThanNone(t *testing.T) {
 	if third, err := tell(t, "one", "say", "x"); err != nil || third.Loaded != second.Loaded {
 		t.Errorf("got %+v, %v, want a thaw of %+v", third, err, second)
 	}
-	if out, err := shared.freshet("logs", "misbehave.one"); err != nil || !strings.Contains(out, "starting cold") {
+	if out, err := shared.Freshet("logs", "misbehave.one"); err != nil || !strings.Contains(out, "starting cold") {
 		t.Errorf("the log does not say so: %v", err)
 	}
 }
