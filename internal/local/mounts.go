@@ -1,6 +1,7 @@
 package local
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -24,7 +25,7 @@ func UnmountUnder(dir string) error {
 		if !strings.HasPrefix(path, dir+"/") {
 			continue
 		}
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // it went with another
 			return fmt.Errorf("unmount %s: %w", path, err)
 		}
 	}
