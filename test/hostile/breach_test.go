@@ -50,7 +50,7 @@ func each(t *testing.T, n *node, test func(t *testing.T, ask asked)) {
 
 // exec is a function that does what each call says.
 func (n *node) exec(more string) string {
-	return fmt.Sprintf("image = %q\nhandler { type = \"exec\" }\ncommand = \"/bin/probe\"\nargs = [\"$${method}\"]\ntimeout = \"30s\"\n%s", n.image, more)
+	return fmt.Sprintf("image = %q\nhandler { type = \"exec\" }\ncommand = \"/bin/probe\"\nargs = [\"{{method}}\"]\ntimeout = \"30s\"\n%s", n.image, more)
 }
 
 func decode[T any](t *testing.T, text string) T {
