@@ -47,7 +47,6 @@ func TestCrowdThawsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually.True(t, "no worker of the crowd is left", func() bool { return len(units(t, "tasks", "crowd")) == 0 })
-	endStandbys(t, "crowd")
 }
 
 // stay has the crowd's workers stay although nobody needs them.

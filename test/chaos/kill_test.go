@@ -31,7 +31,7 @@ func call(t *testing.T, function, do, with string) <-chan answer {
 
 // TestKilledStandby: nobody misses it, and there is another one after the next start.
 func TestKilledStandby(t *testing.T) {
-	before := rest(t, "one", "online")
+	before := begin(t, "one", "online")
 	for _, function := range []string{"one", "online"} {
 		endStandbys(t, function)
 	}
@@ -40,7 +40,7 @@ func TestKilledStandby(t *testing.T) {
 
 // TestSupervisorKilledInEachPhase: the call that its worker was started for is answered by another, and nothing is left.
 func TestSupervisorKilledInEachPhase(t *testing.T) {
-	before := rest(t, "one", "online")
+	before := begin(t, "one", "online")
 	for _, phase := range []struct {
 		name string
 		// cold has the worker start without a snapshot, and so make one.
@@ -105,7 +105,7 @@ func busy(t *testing.T, function string) bool {
 
 // TestHalfASandboxKilled: a sentry or a gofer that dies alone takes the worker with it, and neither the function nor the node.
 func TestHalfASandboxKilled(t *testing.T) {
-	before := rest(t, "one", "online")
+	before := begin(t, "one", "online")
 	for _, part := range []string{"runsc-sandbox", "runsc-gofer"} {
 		t.Run(part, func(t *testing.T) {
 			answers := call(t, "online", "sleep", "2s")

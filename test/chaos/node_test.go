@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,7 +20,7 @@ import (
 
 // TestCollectionLeavesANodeThatStarts has Nomad collect all that has ended: tasks start as before.
 func TestCollectionLeavesANodeThatStarts(t *testing.T) {
-	before := rest(t, "one", "online")
+	before := begin(t, "one", "online")
 	for range 2 {
 		if err := shared.nomad.System().GarbageCollect(); err != nil {
 			t.Fatal(err)
@@ -57,6 +58,20 @@ func TestFullDisk(t *testing.T) {
 	mustSay(t, "online")
 }
 
+// nodes are the ids of the nodes that Nomad knows.
+func nodes(t *testing.T) []string {
+	t.Helper()
+	list, _, err := shared.nomad.Nodes().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, n := range list {
+		ids = append(ids, n.ID)
+	}
+	return ids
+}
+
 // health is the driver's, as Nomad has it.
 func health(t *testing.T) (bool, string) {
 	t.Helper()
@@ -75,7 +90,7 @@ func health(t *testing.T) (bool, string) {
 // TestPowerLoss ends every process at once while calls run, and takes mounts, control groups and networks away, as a reboot does. What
 // is on the disk is enough to go on.
 func TestPowerLoss(t *testing.T) {
-	before := rest(t, "one", "online")
+	before := begin(t, "one", "online")
 	answers := call(t, "online", "sleep", "2s")
 	eventually.True(t, "a worker runs the call", func() bool { return busy(t, "online") })
 	if err := shared.PowerOff(); err != nil {
@@ -129,4 +144,52 @@ func forget(t *testing.T) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAgentThatLostItsState leaves tasks that nobody asks for: they are drained and removed, and the agent that came instead starts
+// tasks again.
+func TestAgentThatLostItsState(t *testing.T) {
+	before := begin(t, "one", "online")
+	config := filepath.Join(shared.Dir, "nomad.hcl")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.Replace(text, []byte("cgroup_parent "), []byte("orphan_grace = \"2s\"\n    cgroup_parent "), 1)
+	if err := os.WriteFile(config, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	answers := call(t, "online", "sleep", "2s")
+	eventually.True(t, "a worker runs the call", func() bool { return busy(t, "online") })
+	lost, former := units(t, "tasks", "online"), nodes(t)
+	if err := os.Rename(filepath.Join(shared.Dir, "nomad", "client"), filepath.Join(shared.Dir, "lost")); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, shared.Agent(t))
+	if got := <-answers; got.err != nil {
+		t.Errorf("the call ended with %v", got.err)
+	}
+	for _, id := range former { // who else waits some minutes for it to come back, after a leader of Nomad's was new
+		healthy(t)
+		if _, _, err := shared.nomad.Nodes().Purge(id, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range lost {
+		eventually.True(t, "the task that nobody asks for is gone", func() bool {
+			_, err := os.Lstat(dir)
+			return errors.Is(err, os.ErrNotExist)
+		})
+	}
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid := shared.Agent(t)
+	kill(t, pid) // the next one finds the plugin, and gives it the former grace
+	eventually.True(t, "there is another agent", func() bool { return shared.Agent(t) != pid })
+	healthy(t)
+	if err := os.RemoveAll(filepath.Join(shared.Dir, "lost")); err != nil {
+		t.Log(err) // secrets of allocations are mounted there still
+	}
+	await(t, before, "one", "online")
 }

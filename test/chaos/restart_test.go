@@ -21,7 +21,7 @@ const perRound = 1500
 // answered once, by its own answer, and in the end the node has what it had before.
 func TestRestartsLoseAndLeaveNothing(t *testing.T) {
 	rounds := long(4, 20)
-	before := rest(t, "slow", "online")
+	before := begin(t, "slow", "online")
 	run := shared.Map(t, app+".slow", rounds*perRound)
 	asking := ask(t, "online")
 	for round := range rounds {
@@ -78,6 +78,16 @@ func (a *asker) stop(t *testing.T) int {
 		t.Errorf("%d of %d calls went wrong, such as: %s", len(a.wrong), a.count, a.wrong[0])
 	}
 	return a.count
+}
+
+// begin has another plugin, which keeps nothing ahead for what was tested before, and brings the node to rest.
+func begin(t *testing.T, functions ...string) clustertest.Inventory {
+	t.Helper()
+	pid := shared.Plugin(t)
+	kill(t, pid)
+	eventually.True(t, "there is another plugin", func() bool { return shared.Plugin(t) != pid })
+	healthy(t)
+	return rest(t, functions...)
 }
 
 // rest has each function answer twice, from zero, and takes the inventory of the node when no worker is left and a standby of each
