@@ -38,7 +38,8 @@ func (n *node) newTask(t *testing.T, logmon bool, config string, change func(*dr
 		change(cfg)
 	}
 	cfg.ID = fmt.Sprintf("%s/%s/%s", cfg.AllocID, cfg.Name, uuid.Generate()[:8])
-	n.t.Cleanup(n.MkAllocDir(cfg, logmon)) // it also ends the connection to the plugin, which other tests of the node need
+	n.t.Cleanup(func() { _ = os.Remove(filepath.Dir(cfg.AllocDir)) }) // the harness leaves it, empty
+	n.t.Cleanup(n.MkAllocDir(cfg, logmon))                            // it also ends the connection to the plugin, which other tests of the node need
 	n.configure(t, cfg, config)
 	return &task{TaskConfig: cfg, node: n}
 }

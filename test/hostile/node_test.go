@@ -163,7 +163,8 @@ func (n *node) startWith(t *testing.T, job, config string, change, prepare func(
 		},
 	}
 	cfg.ID = fmt.Sprintf("%s/%s/%s", cfg.AllocID, cfg.Name, uuid.Generate()[:8])
-	n.t.Cleanup(n.MkAllocDir(cfg, false)) // it also ends the connection to the plugin, which other tests of the node need
+	n.t.Cleanup(func() { _ = os.Remove(filepath.Dir(cfg.AllocDir)) }) // the harness leaves it, empty
+	n.t.Cleanup(n.MkAllocDir(cfg, false))                             // it also ends the connection to the plugin, which other tests of the node need
 	if change != nil {
 		change(cfg)
 	}
