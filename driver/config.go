@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -185,7 +186,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Init == "" {
 		c.Init = filepath.Join(filepath.Dir(c.Worker), "freshet-init")
 	}
-	setDefault(&c.CgroupRoot, cgroup.DefaultRoot)
+	c.CgroupRoot = cmp.Or(c.CgroupRoot, cgroup.DefaultRoot)
 	for _, path := range []struct{ field, value string }{
 		{"data_dir", c.DataDir}, {"runsc", c.Runsc}, {"worker", c.Worker}, {"init", c.Init}, {"cgroup_root", c.CgroupRoot},
 	} {
@@ -193,12 +194,12 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("plugin config %s: %q: use an absolute path", path.field, path.value)
 		}
 	}
-	setDefault(&c.Platform, DefaultPlatform)
-	setDefault(&c.CgroupParent, DefaultCgroupParent)
-	setDefault(&c.OverheadMB, DefaultOverheadMB)
-	setDefault(&c.PidsLimit, DefaultPidsLimit)
-	setDefault(&c.OrphanGrace, DefaultOrphanGrace.String())
-	setDefault(&c.Ahead.Idle, DefaultAheadIdle.String())
+	c.Platform = cmp.Or(c.Platform, DefaultPlatform)
+	c.CgroupParent = cmp.Or(c.CgroupParent, DefaultCgroupParent)
+	c.OverheadMB = cmp.Or(c.OverheadMB, DefaultOverheadMB)
+	c.PidsLimit = cmp.Or(c.PidsLimit, DefaultPidsLimit)
+	c.OrphanGrace = cmp.Or(c.OrphanGrace, DefaultOrphanGrace.String())
+	c.Ahead.Idle = cmp.Or(c.Ahead.Idle, DefaultAheadIdle.String())
 	for _, number := range []struct {
 		field string
 		value int64
@@ -208,13 +209,6 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	return c, nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func duration(field, text string) (time.Duration, error) {

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -78,7 +79,7 @@ func (s *starter) program(cfg *drivers.TaskConfig, config spec.Config, pulled *i
 		defaults = pulled.Defaults
 	}
 	program := handoff.Program{
-		Env: environment(cfg, config, defaults), User: first(cfg.User, defaults.User), Dir: first(config.WorkDir, defaults.WorkingDir),
+		Env: environment(cfg, config, defaults), User: cmp.Or(cfg.User, defaults.User), Dir: cmp.Or(config.WorkDir, defaults.WorkingDir),
 		TTY: config.TTY, Hostname: hostname(cfg, config), NewPrivileges: config.Handler == nil,
 	}
 	var err error
@@ -199,13 +200,4 @@ func hostname(cfg *drivers.TaskConfig, config spec.Config) string {
 		return strings.ReplaceAll(cfg.AllocID[:13], "-", "")
 	}
 	return cfg.AllocID
-}
-
-func first(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -150,25 +151,7 @@ func newCallsShow(env environment) *cobra.Command {
 }
 
 func newCallsReplay(env environment) *cobra.Command {
-	var addr, namespace string
-	cmd := &cobra.Command{
-		Use:   "replay ID...",
-		Short: "Run calls again that could not be done, with their own inputs and ids",
-		Args:  args(cobra.MinimumNArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			api, err := env.api(addr)
-			if err != nil {
-				return err
-			}
-			for _, id := range given {
-				if err := api.json(cmd.Context(), http.MethodPost, "/v1/dead/"+url.PathEscape(id)+"/replay", nil, nil, nil); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is queued.\n", id)
-			}
-			return nil
-		},
-	}
-	addClientFlags(cmd, &addr, &namespace)
-	return cmd
+	return newForEach(env, "replay", "Run calls again that could not be done, with their own inputs and ids", "is queued", func(ctx context.Context, api apiClient, id string) error {
+		return api.json(ctx, http.MethodPost, "/v1/dead/"+url.PathEscape(id)+"/replay", nil, nil, nil)
+	})
 }

@@ -145,27 +145,7 @@ func batchResults(cmd *cobra.Command, env environment, addr, batch string) error
 }
 
 func newCancel(env environment) *cobra.Command {
-	var addr, namespace string
-	cmd := &cobra.Command{
-		Use:   "cancel ID...",
-		Short: "Cancel spawned calls and batches, waiting or running",
-		Args:  args(cobra.MinimumNArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			api, err := env.api(addr)
-			if err != nil {
-				return err
-			}
-			for _, id := range given {
-				if err := cancelOne(cmd.Context(), api, id); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is cancelled.\n", id)
-			}
-			return nil
-		},
-	}
-	addClientFlags(cmd, &addr, &namespace)
-	return cmd
+	return newForEach(env, "cancel", "Cancel spawned calls and batches, waiting or running", "is cancelled", cancelOne)
 }
 
 func cancelOne(ctx context.Context, api apiClient, id string) error {

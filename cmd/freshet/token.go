@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -136,25 +137,7 @@ func newTokenRotate(env environment) *cobra.Command {
 }
 
 func newTokenRevoke(env environment) *cobra.Command {
-	var addr, namespace string
-	cmd := &cobra.Command{
-		Use:   "revoke ID...",
-		Short: "End tokens",
-		Args:  args(cobra.MinimumNArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			api, err := env.api(addr)
-			if err != nil {
-				return err
-			}
-			for _, id := range given {
-				if err := api.json(cmd.Context(), http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), nil, nil, nil); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is revoked.\n", id)
-			}
-			return nil
-		},
-	}
-	addClientFlags(cmd, &addr, &namespace)
-	return cmd
+	return newForEach(env, "revoke", "End tokens", "is revoked", func(ctx context.Context, api apiClient, id string) error {
+		return api.json(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), nil, nil, nil)
+	})
 }
