@@ -33,6 +33,7 @@ var _ ahead.Member = (*member)(nil)
 // prepare makes a supervisor ahead.
 func (s *starter) prepare(ctx context.Context, p plan, empty bool) (ahead.Member, error) {
 	dir := filepath.Join(s.config.DataDir, aheadDir, ulid.Make().String())
+	p.cpuset = ""       // that of the task before, which may be gone; the next one's is taken at its adoption
 	if p.image != nil { // it is there: this holds it for the new one too
 		held, err := s.images.Image(ctx, image.Request{Task: filepath.Base(dir), Reference: p.config.Image})
 		if err == nil && held.Content != p.image.Content {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/ahead"
 	"github.com/freshet-dev/freshet/driver/image"
@@ -182,7 +183,10 @@ func (s *starter) start(ctx context.Context, cfg *drivers.TaskConfig, tell func(
 	}
 	s.log.Debug().Str("alloc", cfg.AllocID).Dur("took", time.Since(times.began)).Msg("started task")
 	net, err := s.networkOf(started, p)
-	return started, net, err
+	if err != nil { // nobody would know of it
+		return nil, nil, errors.Join(err, started.signalSupervisor(unix.SIGKILL), s.clear(ctx, dir))
+	}
+	return started, net, nil
 }
 
 // run takes a supervisor made ahead where one fits, else starts one, and has the next one made.
@@ -198,7 +202,10 @@ func (s *starter) run(ctx context.Context, cfg *drivers.TaskConfig, p plan, dir 
 		if member, ok := s.ahead.Take(key).(*member); ok {
 			started, err := s.adopt(member, cfg, p, dir, times)
 			if err == nil {
-				return started, s.images.Release(filepath.Base(dir)) // the member holds it
+				if err := s.images.Release(filepath.Base(dir)); err != nil { // the member holds it; a sweep lets go of this hold
+					s.log.Warn().Err(err).Str("alloc", cfg.AllocID).Msg("release image")
+				}
+				return started, nil
 			}
 			s.log.Warn().Err(err).Str("alloc", cfg.AllocID).Msg("adopt a supervisor made ahead; starting one")
 			member.Drop()
