@@ -32,7 +32,7 @@ func often(t *testing.T, usual int) int {
 func TestScaleInCutsNobodyShort(t *testing.T) {
 	c := client.New(shared.state.Gateway())
 	falls := atomic.Int64{}
-	var calls, again atomic.Int64
+	var calls, long, again atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var running sync.WaitGroup
@@ -48,6 +48,9 @@ func TestScaleInCutsNobodyShort(t *testing.T) {
 					}
 					flying.Go(func() {
 						calls.Add(1)
+						if length >= 20*time.Second {
+							long.Add(1)
+						}
 						got, err := wait(context.WithoutCancel(ctx), c, function, length)
 						if err != nil {
 							t.Errorf("a call of %s: %v", length, err)
@@ -78,7 +81,7 @@ func TestScaleInCutsNobodyShort(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
-	t.Logf("%d calls, %d of them delivered twice, while workers were taken away %d times", calls.Load(), again.Load(), falls.Load())
+	t.Logf("%d calls, %d of them of 20 to 60 s and %d delivered twice, while workers were taken away %d times", calls.Load(), long.Load(), again.Load(), falls.Load())
 	if falls.Load() < want {
 		t.Errorf("workers were taken away only %d times, want %d", falls.Load(), want)
 	}
