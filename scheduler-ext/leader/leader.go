@@ -1,5 +1,5 @@
-// Package leader lets one autoscaler act at a time. A lease in NATS says which; its index grows with each new holder, and goes
-// with all that the holder does, so that nobody obeys one that was replaced.
+// Package leader lets one autoscaler act at a time. A lease, in NATS or in Consul, says which; its index grows with each new
+// holder, and goes with all that the holder does, so that nobody obeys one that was replaced.
 package leader
 
 import (
@@ -27,14 +27,6 @@ const (
 // leaseKey is the one key of the bucket.
 const leaseKey = "autoscaler"
 
-// Lease is the right to act.
-type Lease struct {
-	// Index is higher than that of every earlier holder.
-	Index uint64
-	// Until is when the holder must not act any more, unless it was renewed.
-	Until time.Time
-}
-
 // Config is what an elector is made of; all of it is needed.
 type Config struct {
 	NATS *nats.Conn
@@ -43,7 +35,7 @@ type Config struct {
 	Log  zerolog.Logger
 }
 
-// Elector holds the lease whenever nobody else does. New makes it, Open starts it, Close gives the lease back.
+// Elector holds the lease in NATS whenever nobody else does. New makes it, Open starts it, Close gives the lease back.
 type Elector struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
@@ -52,14 +44,13 @@ type Elector struct {
 
 	sub     *nats.Subscription
 	freed   chan struct{}
-	changed chan struct{}
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	bucket  jetstream.KeyValue // belongs to run
+	tenure
 
-	mu       sync.Mutex
-	held     Lease
-	revision uint64 // of the last write
+	// What follows belongs to run. revision is of the last write, 0 without the lease.
+	bucket   jetstream.KeyValue
+	revision uint64
 }
 
 // New makes an elector and starts nothing.
@@ -70,7 +61,7 @@ func New(config Config) (*Elector, error) {
 	}
 	return &Elector{
 		nc: config.NATS, js: js, name: config.Name, log: config.Log,
-		freed: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		freed: make(chan struct{}, 1), tenure: newTenure(queue.LeaseTTL - margin),
 	}, nil
 }
 
@@ -93,27 +84,10 @@ func (e *Elector) Close() {
 	e.running.Wait()
 }
 
-// Lease is the right to act, if this instance has it now.
-func (e *Elector) Lease() (Lease, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.held, time.Now().Before(e.held.Until)
-}
-
-// Changed tells that this instance got or lost the lease. One listener.
-func (e *Elector) Changed() <-chan struct{} { return e.changed }
-
 // hear notices that the holder gave the lease back.
 func (e *Elector) hear(msg *nats.Msg) {
 	if msg.Header.Get("KV-Operation") != "" {
 		signal(e.freed)
-	}
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 
@@ -155,28 +129,30 @@ func (e *Elector) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	revision := e.revision
-	e.mu.Unlock()
-	if revision != 0 {
-		revision, err = bucket.Update(ctx, leaseKey, []byte(e.name), revision)
+	if e.revision != 0 {
+		revision, err := bucket.Update(ctx, leaseKey, []byte(e.name), e.revision)
 		if err == nil {
-			e.hold(revision, began)
+			e.revision = revision
+			e.renew(began)
 			return nil
 		}
 		if !replaced(err) {
 			return fmt.Errorf("renew: %w", err) // it may have arrived: the next renewal tells
 		}
+		e.revision = 0
 		e.lose()
+		e.log.Warn().Msg("another autoscaler acts")
 	}
-	revision, err = bucket.Create(ctx, leaseKey, []byte(e.name))
+	revision, err := bucket.Create(ctx, leaseKey, []byte(e.name))
 	if replaced(err) {
 		return nil // another instance has it
 	}
 	if err != nil {
 		return fmt.Errorf("get: %w", err)
 	}
+	e.revision = revision
 	e.hold(revision, began)
+	e.log.Info().Uint64("lease", revision).Msg("this autoscaler acts")
 	return nil
 }
 
@@ -186,44 +162,16 @@ func replaced(err error) bool {
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// hold notes that the lease was written at a time no earlier than began.
-func (e *Elector) hold(revision uint64, began time.Time) {
-	e.mu.Lock()
-	acts := time.Now().Before(e.held.Until)
-	if e.revision == 0 {
-		e.held.Index = revision
-	}
-	e.revision = revision
-	e.held.Until = began.Add(queue.LeaseTTL - margin)
-	index := e.held.Index
-	e.mu.Unlock()
-	if !acts {
-		e.log.Info().Uint64("lease", index).Msg("this autoscaler acts")
-		signal(e.changed)
-	}
-}
-
-func (e *Elector) lose() {
-	e.mu.Lock()
-	e.held, e.revision = Lease{}, 0
-	e.mu.Unlock()
-	e.log.Warn().Msg("another autoscaler acts")
-	signal(e.changed)
-}
-
 func (e *Elector) giveBack(ctx context.Context) {
-	e.mu.Lock()
-	revision := e.revision
-	e.held, e.revision = Lease{}, 0
-	e.mu.Unlock()
-	if revision == 0 {
+	e.lose()
+	if e.revision == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, queue.LeaseTTL)
 	defer cancel()
 	bucket, err := e.open(ctx)
 	if err == nil {
-		err = bucket.Delete(ctx, leaseKey, jetstream.LastRevision(revision))
+		err = bucket.Delete(ctx, leaseKey, jetstream.LastRevision(e.revision))
 	}
 	if err != nil {
 		e.log.Warn().Err(err).Msg("give the autoscaler's lease back; it expires")

@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -8,12 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/freshet-dev/freshet/internal/consultest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/scheduler-ext/leader"
@@ -23,7 +26,63 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second
 
-func startNATS(t *testing.T) *server.Server {
+// elector is what both kinds are.
+type elector interface {
+	Open(context.Context) error
+	Close()
+	Lease() (leader.Lease, bool)
+	Changed() <-chan struct{}
+}
+
+// kind is one of the places that a lock can be in.
+type kind struct {
+	name string
+	// start runs it and returns its host and port.
+	start func(t *testing.T) string
+	// make makes an elector that reaches it there.
+	make func(t *testing.T, address, name string) elector
+}
+
+// kinds all keep the same promises.
+func kinds() []kind {
+	return []kind{
+		{"nats", startNATS, func(t *testing.T, address, name string) elector {
+			t.Helper()
+			nc, err := nats.Connect("nats://"+address, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(nc.Close)
+			e, err := leader.New(leader.Config{NATS: nc, Name: name, Log: zerolog.Nop()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}},
+		{"consul", func(t *testing.T) string { t.Helper(); return consultest.Start(t) }, func(t *testing.T, address, name string) elector {
+			t.Helper()
+			return leader.NewConsul(consultest.Connect(t, address), name, zerolog.Nop())
+		}},
+	}
+}
+
+// each runs a test with each kind.
+func each(t *testing.T, test func(t *testing.T, address string, elect func(address, name string) elector)) {
+	t.Helper()
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			test(t, k.start(t), func(address, name string) elector {
+				e := k.make(t, address, name)
+				if err := e.Open(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return e
+			})
+		})
+	}
+}
+
+func startNATS(t *testing.T) string {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
 	if err != nil {
@@ -46,14 +105,15 @@ func startNATS(t *testing.T) *server.Server {
 	if err := queue.Setup(t.Context(), js, queue.Settings{}); err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return s.Addr().String()
 }
 
-// wire is a connection to NATS that can be cut, as by a kill -9 of the one who holds it, or held up.
+// wire is a connection that can be cut, as by a kill -9 of the one who holds it.
 type wire struct {
 	listener net.Listener
 	running  sync.WaitGroup
 	mu       sync.Mutex
+	gone     bool
 	conns    []net.Conn
 }
 
@@ -75,20 +135,30 @@ func newWire(t *testing.T, target string) *wire {
 				_ = in.Close()
 				return
 			}
-			w.mu.Lock()
-			w.conns = append(w.conns, in, out)
-			w.mu.Unlock()
-			w.running.Go(func() { _, _ = io.Copy(out, in); _ = out.Close() })
-			w.running.Go(func() { _, _ = io.Copy(in, out); _ = in.Close() })
+			w.carry(in, out)
 		}
 	})
 	t.Cleanup(w.cut)
 	return w
 }
 
+// carry joins two connections until one ends or the wire is cut.
+func (w *wire) carry(in, out net.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.gone {
+		_, _ = in.Close(), out.Close()
+		return
+	}
+	w.conns = append(w.conns, in, out)
+	w.running.Go(func() { _, _ = io.Copy(out, in); _ = out.Close() })
+	w.running.Go(func() { _, _ = io.Copy(in, out); _ = in.Close() })
+}
+
 func (w *wire) cut() {
 	_ = w.listener.Close()
 	w.mu.Lock()
+	w.gone = true
 	for _, c := range w.conns {
 		_ = c.Close()
 	}
@@ -96,91 +166,134 @@ func (w *wire) cut() {
 	w.running.Wait()
 }
 
-func elect(t *testing.T, url, name string) *leader.Elector {
-	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	e, err := leader.New(leader.Config{NATS: nc, Name: name, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
-
-func acts(e *leader.Elector) bool { _, ok := e.Lease(); return ok }
+func acts(e elector) bool { _, ok := e.Lease(); return ok }
 
 func TestACleanStopIsFollowedAtOnce(t *testing.T) {
-	s := startNATS(t)
-	first := elect(t, s.ClientURL(), "first")
-	eventually.True(t, "the first acts", func() bool { return acts(first) })
-	before, _ := first.Lease()
-	second := elect(t, s.ClientURL(), "second")
-	defer second.Close()
-	began := time.Now()
-	first.Close()
-	eventually.True(t, "the second acts", func() bool { return acts(second) })
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("the take-over took %s", took)
-	}
-	if acts(first) {
-		t.Error("both act")
-	}
-	if after, _ := second.Lease(); after.Index <= before.Index {
-		t.Errorf("lease %d follows %d", after.Index, before.Index)
-	}
+	each(t, func(t *testing.T, address string, elect func(address, name string) elector) {
+		first := elect(address, "first")
+		eventually.True(t, "the first acts", func() bool { return acts(first) })
+		before, _ := first.Lease()
+		second := elect(address, "second")
+		defer second.Close()
+		began := time.Now()
+		first.Close()
+		if acts(first) {
+			t.Error("it acts after it was closed")
+		}
+		eventually.True(t, "the second acts", func() bool { return acts(second) })
+		took := time.Since(began)
+		t.Logf("the take-over took %s", took)
+		if took > time.Second {
+			t.Errorf("the take-over took %s", took)
+		}
+		if after, _ := second.Lease(); after.Index <= before.Index {
+			t.Errorf("lease %d follows %d", after.Index, before.Index)
+		}
+	})
 }
 
 func TestALostHolderStopsBeforeTheNextActs(t *testing.T) {
-	s := startNATS(t)
-	w := newWire(t, s.Addr().String())
-	first := elect(t, fmt.Sprintf("nats://%s", w.listener.Addr()), "first")
-	defer first.Close()
-	eventually.True(t, "the first acts", func() bool { return acts(first) })
-	second := elect(t, s.ClientURL(), "second")
-	defer second.Close()
-	began := time.Now()
-	w.cut()
-	eventually.True(t, "the second acts", func() bool {
-		one, two := acts(first), acts(second) // in this order: the first must not act when the second does
-		if one && two {
-			t.Fatal("both act")
+	each(t, func(t *testing.T, address string, elect func(address, name string) elector) {
+		w := newWire(t, address)
+		first := elect(w.listener.Addr().String(), "first")
+		defer first.Close()
+		eventually.True(t, "the first acts", func() bool { return acts(first) })
+		before, _ := first.Lease()
+		second := elect(address, "second")
+		defer second.Close()
+		began := time.Now()
+		w.cut()
+		eventually.True(t, "the second acts", func() bool {
+			two, one := acts(second), acts(first) // in this order: who acted before the second did is no wrong
+			if one && two {
+				t.Fatal("both act")
+			}
+			return two
+		})
+		took := time.Since(began)
+		t.Logf("the take-over took %s", took)
+		if took > 3*time.Second {
+			t.Errorf("the take-over took %s", took)
 		}
-		return two
+		if after, _ := second.Lease(); after.Index <= before.Index {
+			t.Errorf("lease %d follows %d", after.Index, before.Index)
+		}
 	})
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("the take-over took %s", took)
-	}
 }
 
 func TestOneOfManyActs(t *testing.T) {
-	s := startNATS(t)
-	var all []*leader.Elector
-	for i := range 5 {
-		all = append(all, elect(t, s.ClientURL(), fmt.Sprint(i)))
-	}
-	count := func() int {
-		n := 0
+	each(t, func(t *testing.T, address string, elect func(address, name string) elector) {
+		var all []elector
+		for i := range 5 {
+			all = append(all, elect(address, fmt.Sprint(i)))
+		}
+		count := func() int {
+			n := 0
+			for _, e := range all {
+				if acts(e) {
+					n++
+				}
+			}
+			return n
+		}
+		deadline := time.Now().Add(2 * queue.LeaseTTL)
+		eventually.True(t, "one acts for longer than a lease", func() bool {
+			if n := count(); n > 1 {
+				t.Fatalf("%d act", n)
+			}
+			return time.Now().After(deadline) && count() == 1
+		})
 		for _, e := range all {
-			if acts(e) {
-				n++
+			e.Close()
+		}
+	})
+}
+
+// TestABrokenSessionIsFollowedByAPause: Consul ends a session at once when gossip says that its node failed, while its holder
+// still believes in it. Nobody else acts before the holder stopped.
+func TestABrokenSessionIsFollowedByAPause(t *testing.T) {
+	address := consultest.Start(t)
+	client := consultest.Connect(t, address)
+	open := func(name string) *leader.Consul {
+		e := leader.NewConsul(client, name, zerolog.Nop())
+		if err := e.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	first := open("first")
+	defer first.Close()
+	eventually.True(t, "the first acts", func() bool { return acts(first) })
+	before, _ := first.Lease()
+	second := open("second")
+	defer second.Close()
+	var sessions []*api.SessionEntry
+	eventually.True(t, "both have sessions", func() bool {
+		sessions, _, _ = client.Session().List(nil)
+		return len(sessions) == 2
+	})
+	for _, session := range sessions {
+		if session.Name == "freshet-autoscaler first" {
+			if _, err := client.Session().Destroy(session.ID, nil); err != nil {
+				t.Fatal(err)
 			}
 		}
-		return n
 	}
-	deadline := time.Now().Add(2 * queue.LeaseTTL)
-	eventually.True(t, "one acts for longer than a lease", func() bool {
-		if n := count(); n > 1 {
-			t.Fatalf("%d act", n)
+	began := time.Now()
+	eventually.True(t, "one acts under a new lease", func() bool {
+		two, one := acts(second), acts(first)
+		if one && two {
+			t.Fatal("both act")
 		}
-		return time.Now().After(deadline) && count() == 1
+		lease, acting := second.Lease()
+		if !two {
+			lease, acting = first.Lease()
+		}
+		return acting && lease.Index > before.Index
 	})
-	for _, e := range all {
-		e.Close()
+	took := time.Since(began)
+	t.Logf("the next lease came after %s", took)
+	if took < 500*time.Millisecond || took > 3*time.Second {
+		t.Errorf("the next lease came after %s, want the pause and no more", took)
 	}
 }

@@ -34,6 +34,7 @@ type rig struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	url     string // NATS's
+	consul  string // its agent's address, where the instances lock there
 }
 
 func newRig(t *testing.T) *rig {
@@ -96,6 +97,10 @@ func (r *rig) start(t *testing.T) *instance {
 	}
 	i.cmd = exec.Command(filepath.Join(bin, "freshet"), "autoscaler", "--listen", address, "--nats", r.url, "--nomad", r.address)
 	i.cmd.Env = append(os.Environ(), "FRESHET_NATS_USER=autoscaler", "FRESHET_NATS_PASSWORD=secret")
+	if r.consul != "" {
+		i.cmd.Args = append(i.cmd.Args, "--lock", "consul")
+		i.cmd.Env = append(i.cmd.Env, "CONSUL_HTTP_ADDR="+r.consul)
+	}
 	i.cmd.Stdout, i.cmd.Stderr = log, log
 	if err := i.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -12,15 +12,26 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/freshet-dev/freshet/internal/consultest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/jobs"
 )
 
 // TestTheNextOneActsAfterAKill: two instances, one of them killed in the middle of a burst over many functions. The other goes on
-// within three seconds, and no count passes its maximum nor is set by the old one any more.
+// within three seconds, and no count passes its maximum nor is set by the old one any more. With a lease in NATS and a lock in
+// Consul.
 func TestTheNextOneActsAfterAKill(t *testing.T) {
+	t.Run("nats", func(t *testing.T) { killInABurst(t, newRig(t)) })
+	t.Run("consul", func(t *testing.T) {
+		r := newRig(t)
+		r.consul = consultest.Start(t)
+		killInABurst(t, r)
+	})
+}
+
+func killInABurst(t *testing.T, r *rig) {
+	t.Helper()
 	const functions = 40
-	r := newRig(t)
 	for number := range functions {
 		if err := r.register(t.Context(), number); err != nil {
 			t.Fatal(err)
