@@ -5,6 +5,7 @@ package jobspecs
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -49,26 +50,58 @@ func Render(f spec.Function) (*api.Job, error) {
 	job := &api.Job{
 		ID: new(f.JobID()), Name: new(f.JobID()), Namespace: new(f.Namespace),
 		Type: new("service"), Priority: new(f.Priority), Datacenters: datacenters,
-		Meta: map[string]string{jobs.MetaApp: f.App, jobs.MetaFunction: f.Name, jobs.MetaVersion: f.Version},
-		TaskGroups: []*api.TaskGroup{{
-			Name:  new(Group),
-			Count: new(f.Scaling.Min),
-			// A deployment in progress would make Nomad refuse to scale.
-			Update:           &api.UpdateStrategy{MaxParallel: new(0)},
-			Scaling:          scalingBlock(f.Scaling),
-			RestartPolicy:    restartPolicy(),
-			ReschedulePolicy: reschedulePolicy(),
-			EphemeralDisk:    &api.EphemeralDisk{SizeMB: new(diskMB)},
-			Tasks: []*api.Task{{
-				Name: Task, Driver: jobs.Driver, User: f.User, Config: config, Env: f.Env,
-				KillTimeout: new(f.Drain.Std()),
-				// The driver writes the log files itself: Nomad's collector costs 90 ms a start.
-				LogConfig: &api.LogConfig{Disabled: new(true), MaxFiles: new(5), MaxFileSizeMB: new(5)},
-				Resources: &api.Resources{CPU: new(f.Resources.CPU), MemoryMB: new(f.Resources.MemoryMB)},
-			}},
-		}},
+		Meta:       map[string]string{jobs.MetaApp: f.App, jobs.MetaFunction: f.Name, jobs.MetaVersion: f.Version},
+		TaskGroups: groups(f, config),
 	}
 	return job, nil
+}
+
+// groups are one for each kind of device, in the order of preference; the first has the policy. Nomad refuses counts below a
+// group's min, so with several groups each has 0, for workers to move on, and the policy has the function's.
+func groups(f spec.Function, config map[string]any) []*api.TaskGroup {
+	kinds := f.Resources.GPUKinds
+	if len(kinds) == 0 {
+		return []*api.TaskGroup{group(f, Group, config, nil, scalingBlock(f.Scaling))}
+	}
+	all := make([]*api.TaskGroup, len(kinds))
+	for i, kind := range kinds {
+		name, scaling := Group, scalingBlock(f.Scaling)
+		if len(kinds) > 1 {
+			scaling.Policy["min"], scaling.Min = f.Scaling.Min, new(int64(0))
+		}
+		if i > 0 {
+			name = Group + "-" + unnamable.ReplaceAllString(kind, "-")
+			scaling.Policy = nil
+		}
+		all[i] = group(f, name, config, []*api.RequestedDevice{jobs.Device(kind, f.Resources.GPUs)}, scaling)
+		if i > 0 {
+			all[i].Count = new(0)
+		}
+	}
+	return all
+}
+
+// unnamable is what group names do not have; it is immutable.
+var unnamable = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
+
+func group(f spec.Function, name string, config map[string]any, devices []*api.RequestedDevice, scaling *api.ScalingPolicy) *api.TaskGroup {
+	return &api.TaskGroup{
+		Name:  new(name),
+		Count: new(f.Scaling.Min),
+		// A deployment in progress would make Nomad refuse to scale.
+		Update:           &api.UpdateStrategy{MaxParallel: new(0)},
+		Scaling:          scaling,
+		RestartPolicy:    restartPolicy(),
+		ReschedulePolicy: reschedulePolicy(),
+		EphemeralDisk:    &api.EphemeralDisk{SizeMB: new(diskMB)},
+		Tasks: []*api.Task{{
+			Name: Task, Driver: jobs.Driver, User: f.User, Config: config, Env: f.Env,
+			KillTimeout: new(f.Drain.Std()),
+			// The driver writes the log files itself: Nomad's collector costs 90 ms a start.
+			LogConfig: &api.LogConfig{Disabled: new(true), MaxFiles: new(5), MaxFileSizeMB: new(5)},
+			Resources: &api.Resources{CPU: new(f.Resources.CPU), MemoryMB: new(f.Resources.MemoryMB), Devices: devices},
+		}},
+	}
 }
 
 // taskConfig writes the config block as Nomad's parser would deliver it.

@@ -65,6 +65,10 @@ func function(t *rapid.T) spec.Function {
 		})
 	}
 	f.Resources = spec.Resources{CPU: rapid.IntRange(0, 10_000).Draw(t, "cpu"), MemoryMB: rapid.IntRange(spec.MinMemoryMB, 1<<20).Draw(t, "memory")}
+	if f.Resources.GPUs = rapid.IntRange(0, 8).Draw(t, "gpus"); f.Resources.GPUs > 0 {
+		kinds := []string{spec.AnyGPU, "h100", "A100-80gb", "1g.10gb", "nvidia/gpu", "nomad/file/mock (1)"}
+		f.Resources.GPUKinds = rapid.SliceOfNDistinct(rapid.SampledFrom(kinds), 0, len(kinds), rapid.ID).Draw(t, "kinds")
+	}
 	return f
 }
 

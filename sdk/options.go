@@ -89,6 +89,49 @@ func ScaledownWindow(d time.Duration) Option {
 	return func(f *function) { f.spec.Scaling.ScaledownWindow = spec.Duration(d) }
 }
 
+// ZeroWindow is how long there must be no need before the last worker goes. Default: the scale-down window. Make it longer for a
+// function whose first call should seldom wait for a start.
+func ZeroWindow(d time.Duration) Option {
+	return func(f *function) { f.spec.Scaling.ZeroWindow = spec.Duration(d) }
+}
+
+// BacklogTarget is within what time waiting calls should be done, by the measured times of calls and starts: fewer workers then
+// stand for more calls each. It suits batch work. Default: as many workers as TargetInflight asks for.
+func BacklogTarget(d time.Duration) Option {
+	return func(f *function) { f.spec.Scaling.BacklogTarget = spec.Duration(d) }
+}
+
+// StartsPerMinute bounds the workers started within a minute, where a start costs others something, such as the pull of a model
+// from one server. Default: no bound.
+func StartsPerMinute(workers int) Option {
+	return func(f *function) { f.spec.Scaling.StartsPerMinute = workers }
+}
+
+// PredictPeriod is the period of a load that repeats, 5 minutes to 7 days and mostly 24 hours: workers start ahead of a load that
+// the periods before had. Default: nothing is predicted.
+func PredictPeriod(d time.Duration) Option {
+	return func(f *function) { f.spec.Scaling.PredictPeriod = spec.Duration(d) }
+}
+
+// Warm keeps at least so many workers for some time from each time of the cron expression on, such as Warm("30 8 * * 1-5", "Europe/Berlin",
+// 10*time.Hour, 2). An empty time zone is UTC. The option may be given several times: the highest number is in force.
+func Warm(cron, timezone string, length time.Duration, workers int) Option {
+	return func(f *function) {
+		schedule := spec.Schedule{Cron: cron, Timezone: timezone, For: spec.Duration(length), Min: workers}
+		f.spec.Scaling.Schedules = append(f.spec.Scaling.Schedules, schedule)
+	}
+}
+
+// AnyGPU is the kind that every GPU is of.
+const AnyGPU = spec.AnyGPU
+
+// GPU is the number of GPUs that a worker has, and of which kinds, in the order of preference: words of the model's name, such as
+// "h100" or "a100-80gb", "any", or Nomad's name of a device, such as "nvidia/gpu". Where no node has one of the first kind to
+// spare, workers start with the next. Default no GPU, and "any" where no kind is named.
+func GPU(count int, kinds ...string) Option {
+	return func(f *function) { f.spec.Resources.GPUs, f.spec.Resources.GPUKinds = count, kinds }
+}
+
 // Priority orders functions that compete for the same nodes, 1 to 100. Default 50.
 func Priority(priority int) Option {
 	return func(f *function) { f.spec.Priority = priority }

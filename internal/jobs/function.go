@@ -54,6 +54,12 @@ func Function(job *api.Job) (spec.Function, error) {
 	if r := task.Resources; r != nil {
 		f.Resources.CPU, f.Resources.MemoryMB = value(r.CPU), value(r.MemoryMB)
 	}
+	for _, g := range groups(job) {
+		if g.Devices > 0 {
+			f.Resources.GPUs = g.Devices
+			f.Resources.GPUKinds = append(f.Resources.GPUKinds, g.Device)
+		}
+	}
 	policy, policyErr := scaling(group.Scaling)
 	if policyErr == nil {
 		f.Scaling = policy
@@ -81,7 +87,7 @@ type Group struct {
 	Count int
 	// Min and Max are the bounds that Nomad itself enforces on the group's count.
 	Min, Max int
-	// Device is what its task asks for, such as "nvidia/gpu/h100"; empty for none. Devices is how many.
+	// Device is the kind that its task asks for, such as "h100" or Nomad's own "nvidia/gpu"; empty for none. Devices is how many.
 	Device  string
 	Devices int
 }
@@ -99,7 +105,7 @@ func groups(job *api.Job) []Group {
 				one.Min, one.Max = int(value(s.Min)), int(value(s.Max))
 			}
 			if r := task.Resources; r != nil && len(r.Devices) > 0 {
-				one.Device, one.Devices = r.Devices[0].Name, int(*cmp.Or(r.Devices[0].Count, new(uint64(1))))
+				one.Device, one.Devices = kindOf(r.Devices[0]), int(*cmp.Or(r.Devices[0].Count, new(uint64(1))))
 			}
 			all = append(all, one)
 			break

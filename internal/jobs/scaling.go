@@ -50,6 +50,8 @@ func scaling(policy *api.ScalingPolicy) (spec.Scaling, error) {
 	for name, raw := range policy.Policy {
 		var err error
 		switch name {
+		case "min": // of a job with several groups, each of which Nomad must let go to 0
+			s.Min, err = whole(raw)
 		case "target_inflight":
 			s.TargetInflight, err = whole(raw)
 		case "buffer":

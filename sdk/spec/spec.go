@@ -52,6 +52,9 @@ const (
 	// DefaultCPU (MHz) and DefaultMemoryMB are a worker's resources: Nomad's own defaults are 100 MHz and 300 MB.
 	DefaultCPU      = 100
 	DefaultMemoryMB = 256
+	// AnyGPU is the kind of device that every GPU is of.
+	AnyGPU = "any"
+
 	// MinMemoryMB is the least a sandbox with its supervisor runs in: about 95 MB were measured at rest.
 	MinMemoryMB = 128
 )
@@ -182,7 +185,9 @@ type Resources struct {
 	MemoryMB int `json:"memory,omitempty"`
 	// GPUs is the number of devices.
 	GPUs int `json:"gpus,omitempty"`
-	// GPUKinds are device kinds in order of preference; "any" matches all.
+	// GPUKinds are the kinds of devices in the order of preference: words of the model's name, such as "h100" or "a100-80gb", "any"
+	// for every GPU, or Nomad's name of a device, such as "nvidia/gpu". Workers of the next kind start where Nomad has no place
+	// for one of those before. Default "any" where there are GPUs.
 	GPUKinds []string `json:"gpu_kinds,omitempty"`
 }
 
@@ -222,6 +227,9 @@ func (f Function) WithDefaults() Function {
 	setDefault(&f.Drain, DefaultDrain)
 	setDefault(&f.Resources.CPU, DefaultCPU)
 	setDefault(&f.Resources.MemoryMB, DefaultMemoryMB)
+	if f.Resources.GPUs > 0 && len(f.Resources.GPUKinds) == 0 {
+		f.Resources.GPUKinds = []string{AnyGPU}
+	}
 	setDefault(&f.Scaling.Max, max(DefaultScaleMax, f.Scaling.Min))
 	setDefault(&f.Scaling.ScaledownWindow, DefaultScaledownWindow)
 	setDefault(&f.Scaling.ZeroWindow, f.Scaling.ScaledownWindow)

@@ -84,6 +84,8 @@ func TestWrongSpecsNameTheField(t *testing.T) {
 		"resources.memory":         func(f *spec.Function) { f.Resources.MemoryMB = 1 },
 		"resources.gpus":           func(f *spec.Function) { f.Resources.GPUs = -1 },
 		"resources.gpu_kinds":      func(f *spec.Function) { f.Resources.GPUKinds = []string{"h100"} },
+		"resources.gpu_kinds[1]":   func(f *spec.Function) { f.Resources.GPUs, f.Resources.GPUKinds = 1, []string{"h100", "h100"} },
+		"resources.gpu_kinds[0]":   func(f *spec.Function) { f.Resources.GPUs, f.Resources.GPUKinds = 1, []string{"a100 80gb"} },
 		"scaling.min":              func(f *spec.Function) { f.Scaling.Min, f.Scaling.Max = 3, 2 },
 		"scaling.max":              func(f *spec.Function) { f.Scaling.Max = spec.MaxScale + 1 },
 		"scaling.target_inflight":  func(f *spec.Function) { f.Scaling.TargetInflight = -1 },

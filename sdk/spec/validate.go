@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -241,4 +242,21 @@ func (c *checker) resources(r Resources) {
 	if len(r.GPUKinds) > 0 && r.GPUs == 0 {
 		c.fail("resources.gpu_kinds", strings.Join(r.GPUKinds, ","), "set resources.gpus = 1 or more too, or remove the list")
 	}
+	for i, kind := range r.GPUKinds {
+		field := fmt.Sprintf("resources.gpu_kinds[%d]", i)
+		switch {
+		case !validKind(kind):
+			c.fail(field, kind, "use words of the model's name, such as \"a100-80gb\", \"any\", or Nomad's name, such as \"nvidia/gpu\"")
+		case slices.Contains(r.GPUKinds[:i], kind):
+			c.fail(field, kind, "name each kind once")
+		}
+	}
 }
+
+// validKind tells whether a kind of device is words of a model's name, or a device's name in Nomad.
+func validKind(kind string) bool {
+	return compiledKind.MatchString(kind) || strings.Contains(kind, "/") && len(kind) <= 128 && !strings.ContainsFunc(kind, unicode.IsControl)
+}
+
+// compiledKind is immutable.
+var compiledKind = regexp.MustCompile(`^[A-Za-z0-9]+([.-][A-Za-z0-9]+){0,15}$`)
