@@ -106,7 +106,7 @@ func aims(out *os.File, r *report) {
 		row := r.find(name)
 		aim(out, row.Ratio <= 2, "%s takes %.2f times reading it once (aim: 2)", name, row.Ratio)
 	}
-	for name, most := range map[string]float64{"rss_gateway": 60, "rss_autoscaler": 60, "rss_supervisor": 30, "rss_sandbox": 65} {
+	for name, most := range map[string]float64{"rss_gateway": 60, "rss_autoscaler": 60} {
 		row := r.find(name)
 		aim(out, row.P50 <= most, "%s %.0f MB (aim: %.0f)", name, row.P50, most)
 	}

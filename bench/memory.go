@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// memory measures what the components hold in memory when all calls are done, in MB, the guests' worker of one sandbox
-// among them.
+// memory measures what gateway and autoscaler hold in memory when all calls are done, in MB; density measures workers.
 func memory(ctx context.Context, s *system, _ *floors, r *report) error {
 	for _, name := range [][2]string{{"bench", "thaw"}, {"bench", "cold"}, {"gosearch", "search"}} {
 		if err := s.awaitZero(ctx, name[0], name[1]); err != nil {
@@ -31,12 +30,6 @@ func memory(ctx context.Context, s *system, _ *floors, r *report) error {
 		}},
 		{"rss_autoscaler", func(program, args string) bool {
 			return program == s.bin && strings.HasPrefix(args, "autoscaler ") && strings.Contains(args, s.local.NATS())
-		}},
-		{"rss_supervisor", func(program, args string) bool {
-			return filepath.Base(program) == "freshet-worker" && strings.Contains(args, s.state)
-		}},
-		{"rss_sandbox", func(_, args string) bool {
-			return strings.Contains(args, s.state) && (strings.Contains(args, " boot ") || strings.Contains(args, " gofer "))
 		}},
 	}
 	sums := make([]resident, len(kinds))

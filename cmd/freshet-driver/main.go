@@ -29,8 +29,15 @@ func main() {
 	// The standard streams are pipes to the agent. When it is killed, a line of log would kill the plugin too, in the middle
 	// of whatever the next agent asks of it.
 	signal.Ignore(syscall.SIGPIPE)
+	agent := os.Getppid()
 	plugins.ServeCtx(func(ctx context.Context, _ hclog.Logger) any {
-		return driver.New(ctx, newLogger())
+		d := driver.New(ctx, newLogger())
+		go func() { // ends with the process
+			if d.AwaitDeserted(ctx, agent) == nil {
+				os.Exit(1)
+			}
+		}()
+		return d
 	})
 }
 

@@ -159,9 +159,9 @@ func (g *guest) cut(call uint64) {
 	os.Exit(g.rand.IntN(3))
 }
 
-// slow sends a right frame that takes for ever.
+// slow sends a right frame that takes longer than a call may, and than a guest may go on after that.
 func (g *guest) slow(call uint64) {
-	for _, one := range frame(wire.TypeResult, 0, call, body([]byte(`{}`), g.bytes(1000))) {
+	for _, one := range frame(wire.TypeResult, 0, call, body([]byte(`{}`), make([]byte, 1000))) {
 		g.write([]byte{one})
 		<-time.After(50 * time.Millisecond)
 	}
