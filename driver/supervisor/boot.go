@@ -238,10 +238,10 @@ func (w *Worker) hello(ctx context.Context) error {
 	}
 	var welcome wire.Welcome
 	if err := answer.DecodeMeta(&welcome); err != nil {
-		return fmt.Errorf("greet guest: %w", err)
+		return &wire.Error{Kind: wire.KindProtocol, Message: fmt.Sprintf("the function's process greeted with what is none: %v", err)}
 	}
 	if welcome.Version < wire.MinVersion || welcome.Version > wire.Version {
-		return fmt.Errorf("greet guest: %w: it chose %d", wire.ErrVersion, welcome.Version)
+		return &wire.Error{Kind: wire.KindProtocol, Message: fmt.Sprintf("greet guest: %v: it chose %d", wire.ErrVersion, welcome.Version)}
 	}
 	return nil
 }

@@ -305,7 +305,7 @@ func (g *guest) await(ctx context.Context, want wire.Type) (wire.Message, error)
 		if msg.Type == wire.TypeFailed {
 			failure := &wire.Error{}
 			if err := msg.DecodeMeta(failure); err != nil {
-				return wire.Message{}, err
+				return wire.Message{}, &wire.Error{Kind: wire.KindProtocol, Message: fmt.Sprintf("the function's process failed without a reason: %v", err)}
 			}
 			return wire.Message{}, failure
 		}

@@ -27,6 +27,9 @@ func streams(t *testing.T) int {
 // answered is how a call ended whose result came out of the noise: one changed bit makes it of a value.
 const answered wire.Kind = "answered"
 
+// badWelcome is the seed of a guest whose greeting is no greeting, which once left its callers waiting.
+const badWelcome = 340
+
 // TestHostileStreams: whatever a guest says, its call ends, with an error that says so unless what it said is a result, and its
 // worker ends cleanly.
 func TestHostileStreams(t *testing.T) {
@@ -35,7 +38,10 @@ func TestHostileStreams(t *testing.T) {
 	var mu sync.Mutex
 	kinds := make(map[wire.Kind]int)
 	t.Run("all", func(t *testing.T) {
-		for seed := range streams(t) {
+		for seed := range max(streams(t), badWelcome+1) {
+			if seed >= streams(t) && seed != badWelcome {
+				continue
+			}
 			t.Run(strconv.Itoa(seed), func(t *testing.T) {
 				t.Parallel()
 				kind := hostile(t, n, program, seed)
