@@ -40,7 +40,7 @@ func TestPluginEndsWithAnAgentThatDidNotConfigureIt(t *testing.T) {
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = agent.Wait() // it was killed
+	_ = agent.Wait()                                                // it was killed
 	t.Cleanup(func() { _ = syscall.Kill(plugin, syscall.SIGKILL) }) // when it did not end
 	eventually.True(t, "the plugin ended", func() bool { return syscall.Kill(plugin, 0) != nil })
 }
