@@ -42,6 +42,9 @@ type Error struct {
 	Message string `json:"message"`
 	// Traceback is the user code's stack, where there is one.
 	Traceback string `json:"traceback,omitempty"`
+	// Exception is the error itself for a caller in the same language, who sent a pickle: that of Python, in base64. Nobody else
+	// reads it.
+	Exception string `json:"exception,omitempty"`
 }
 
 func (e *Error) Error() string {
