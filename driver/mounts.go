@@ -13,6 +13,7 @@ import (
 
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/internal/handoff"
+	"github.com/freshet-dev/freshet/sdk/python"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -26,12 +27,7 @@ const (
 // mounts adds what the guest sees beside its root.
 func (s *starter) mounts(p *plan, cfg *drivers.TaskConfig, code image.Root) error {
 	p.own = p.own || len(cfg.Mounts) > 0
-	if code.Dir != "" && p.image != nil {
-		p.mount(filepath.Join(code.Dir, filepath.Dir(image.Program)), filepath.Dir(image.Program), true)
-	}
-	if h := p.config.Handler; h != nil && h.Type != spec.HandlerGo {
-		p.mount(s.config.Init, initPath, true)
-	}
+	s.mountCode(p, code)
 	if err := p.taskDirs(cfg); err != nil {
 		return err
 	}
@@ -57,6 +53,23 @@ func (s *starter) mounts(p *plan, cfg *drivers.TaskConfig, code image.Root) erro
 		}
 	}
 	return nil
+}
+
+// mountCode adds the function's code, and what the handler itself brings.
+func (s *starter) mountCode(p *plan, code image.Root) {
+	if isPython(p.config) {
+		p.mount(s.python, python.Dir, true)
+		if code.Dir != "" {
+			p.mount(code.Dir, python.Code, true)
+		}
+		return
+	}
+	if code.Dir != "" && p.image != nil {
+		p.mount(filepath.Join(code.Dir, filepath.Dir(image.Program)), filepath.Dir(image.Program), true)
+	}
+	if h := p.config.Handler; h != nil && h.Type != spec.HandlerGo {
+		p.mount(s.config.Init, initPath, true)
+	}
 }
 
 func (p *plan) mount(source, target string, readonly bool) {

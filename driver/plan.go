@@ -85,12 +85,19 @@ func version(code image.Root, pulled *image.Image) string {
 	return ""
 }
 
-// code makes the root of the task's own program, where it has one.
+// code makes the root of the task's own program, where it has one; of Python modules, the folder that holds them.
 func (s *starter) code(ctx context.Context, config spec.Config) (image.Root, error) {
-	if config.Code == "" {
+	switch {
+	case config.Code == "":
 		return image.Root{}, nil
+	case isPython(config):
+		return s.programs.ForBundle(ctx, config.Code)
 	}
 	return s.programs.ForProgram(ctx, config.Code)
+}
+
+func isPython(config spec.Config) bool {
+	return config.Handler != nil && config.Handler.Type == spec.HandlerPython
 }
 
 // rootOf is the root file system: the image's, else the code's own.

@@ -15,6 +15,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/sandbox"
 	"github.com/freshet-dev/freshet/internal/handoff"
+	"github.com/freshet-dev/freshet/sdk/python"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -82,6 +83,9 @@ func (s *starter) program(cfg *drivers.TaskConfig, config spec.Config, pulled *i
 		Env: environment(cfg, config, defaults), User: cmp.Or(cfg.User, defaults.User), Dir: cmp.Or(config.WorkDir, defaults.WorkingDir),
 		TTY: config.TTY, Hostname: hostname(cfg, config), NewPrivileges: config.Handler == nil,
 	}
+	if isPython(config) && config.Code != "" {
+		program.Dir = cmp.Or(program.Dir, python.Code) // where its files are found by their names
+	}
 	var err error
 	if program.Args, err = command(config, defaults); err != nil {
 		return program, err
@@ -113,6 +117,9 @@ func command(config spec.Config, defaults image.Defaults) ([]string, error) {
 	if config.Handler != nil && config.Handler.Type == spec.HandlerGo {
 		return append([]string{image.Program}, config.Args...), nil
 	}
+	if isPython(config) {
+		return append(append([]string{cmp.Or(config.Command, python.Interpreter)}, config.Args...), python.Worker), nil
+	}
 	entry, args := defaults.Entrypoint, defaults.Cmd
 	if len(config.Entrypoint) > 0 {
 		entry, args = config.Entrypoint, nil
@@ -134,7 +141,7 @@ func command(config spec.Config, defaults image.Defaults) ([]string, error) {
 
 // underInit puts freshet-init before the program of a handler that knows nothing of freshet.
 func underInit(program *handoff.Program, config spec.Config) error {
-	if config.Handler == nil || config.Handler.Type == spec.HandlerGo {
+	if config.Handler == nil || config.Handler.Type == spec.HandlerGo || isPython(config) {
 		return nil
 	}
 	settings := guestinit.Settings{Dir: program.Dir}

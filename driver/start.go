@@ -21,6 +21,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/handoff"
+	"github.com/freshet-dev/freshet/sdk/python"
 )
 
 // The directories below the data directory that hold units, by what they are for.
@@ -37,6 +38,8 @@ type starter struct {
 	ctx context.Context
 	*lender
 	programs *image.Cache
+	// python is the folder of the python handler's runtime.
+	python string
 	ahead    *ahead.Pool
 	// runsc is the digest of the runsc binary and cpu that of the processor's features: both are in every snapshot's key.
 	runsc  string
@@ -62,6 +65,9 @@ func newStarter(ctx context.Context, config Config, claimed func(dir string) boo
 	}
 	s := &starter{ctx: ctx}
 	if s.programs, err = openPrograms(ctx, config); err != nil {
+		return nil, err
+	}
+	if s.python, err = python.Install(filepath.Join(config.DataDir, "python")); err != nil {
 		return nil, err
 	}
 	if s.lender, err = openLender(ctx, config, log); err != nil {

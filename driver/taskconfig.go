@@ -56,8 +56,8 @@ func plain(value any) any {
 
 // offered refuses, by name, what comes later.
 func offered(config spec.Config) error {
-	if h := config.Handler; h != nil && h.Type != spec.HandlerGo && h.Type != spec.HandlerExec && h.Type != spec.HandlerHTTP {
-		return spec.FieldError{Field: "handler.type", Value: h.Type, Mend: "this driver offers \"go\", \"exec\" and \"http\" handlers, as yet"}
+	if h := config.Handler; h != nil && h.Type == spec.HandlerModal {
+		return spec.FieldError{Field: "handler.type", Value: h.Type, Mend: "this driver offers \"go\", \"python\", \"exec\" and \"http\" handlers, as yet"}
 	}
 	if config.Snapshot.GPU {
 		return spec.FieldError{Field: "snapshot.gpu", Value: "true", Mend: "GPU snapshots are not offered yet: remove it"}

@@ -57,40 +57,56 @@ type Root struct {
 
 // ForProgram makes the root for a program alone: code is "sha256:<hex>" of a blob, or an absolute path on the node.
 func (c *Cache) ForProgram(ctx context.Context, code string) (Root, error) {
+	return c.root(ctx, code, content{write: writeRoot, executable: true})
+}
+
+// content is a kind of code.
+type content struct {
+	// prefix tells directories of this kind from others.
+	prefix string
+	write  func(dir string, in io.Reader) error
+	// executable says that a file on the node must be one.
+	executable bool
+}
+
+func (c *Cache) root(ctx context.Context, code string, kind content) (Root, error) {
 	digest, isBlob := strings.CutPrefix(code, "sha256:")
 	if !isBlob {
 		var err error
-		if digest, err = c.digest(code); err != nil {
+		if digest, err = c.digest(code, kind.executable); err != nil {
 			return Root{}, err
 		}
 	}
-	root := Root{Dir: filepath.Join(c.dir, digest), Digest: digest}
-	lock := c.lock(digest)
+	root := Root{Dir: filepath.Join(c.dir, kind.prefix+digest), Digest: digest}
+	lock := c.lock(root.Dir)
 	lock.Lock()
 	defer lock.Unlock()
 	if _, err := os.Stat(root.Dir); err == nil {
 		return root, nil
 	}
-	return root, c.build(ctx, code, isBlob, root)
+	return root, c.build(ctx, code, isBlob, root, kind)
 }
 
 // lock makes two starts of one program wait for each other, and for no other's.
-func (c *Cache) lock(digest string) *sync.Mutex {
+func (c *Cache) lock(dir string) *sync.Mutex {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.making[digest] == nil {
-		c.making[digest] = &sync.Mutex{}
+	if c.making[dir] == nil {
+		c.making[dir] = &sync.Mutex{}
 	}
-	return c.making[digest]
+	return c.making[dir]
 }
 
 // digest hashes a program of the node, once for each state of the file.
-func (c *Cache) digest(path string) (string, error) {
+func (c *Cache) digest(path string, executable bool) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("find code: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("find code: %s is no file", path)
+	}
+	if executable && info.Mode()&0o111 == 0 {
 		return "", fmt.Errorf("find code: %s is no executable file", path)
 	}
 	id := file{path: path, size: info.Size(), modified: info.ModTime()}
@@ -117,7 +133,7 @@ func (c *Cache) digest(path string) (string, error) {
 }
 
 // build makes the root beside its place and moves it there when it is whole.
-func (c *Cache) build(ctx context.Context, code string, isBlob bool, root Root) (err error) {
+func (c *Cache) build(ctx context.Context, code string, isBlob bool, root Root, kind content) (err error) {
 	part := root.Dir + ".part"
 	if err := os.RemoveAll(part); err != nil {
 		return fmt.Errorf("make root file system: %w", err)
@@ -127,15 +143,12 @@ func (c *Cache) build(ctx context.Context, code string, isBlob bool, root Root) 
 			err = errors.Join(err, os.RemoveAll(part))
 		}
 	}()
-	if err := skeleton(part); err != nil {
-		return err
-	}
 	in, err := c.open(ctx, code, isBlob, root.Digest)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }() // read only
-	if err := writeProgram(filepath.Join(part, Program), in); err != nil {
+	if err := kind.write(part, in); err != nil {
 		return err
 	}
 	if err := os.Rename(part, root.Dir); err != nil {
@@ -156,6 +169,14 @@ func (c *Cache) open(ctx context.Context, code string, isBlob bool, digest strin
 		return nil, fmt.Errorf("read code: %w", err)
 	}
 	return in, nil
+}
+
+// writeRoot makes a root of a static program.
+func writeRoot(dir string, in io.Reader) error {
+	if err := skeleton(dir); err != nil {
+		return err
+	}
+	return writeProgram(filepath.Join(dir, Program), in)
 }
 
 // skeleton makes what a static program may expect of a root.

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-//go:embed worker.py freshet/*.py freshet/*/*.py
+//go:embed worker.py describe.py freshet/*.py freshet/*/*.py
 var files embed.FS // immutable
 
 // The places in a sandbox, and the programs of the runtime's folder.
@@ -25,6 +25,8 @@ const (
 	Code = "/.freshet/code"
 	// Worker serves calls: what an interpreter is started with.
 	Worker = Dir + "/worker.py"
+	// Describe is the name of the program that tells what a file of functions is: Description is what it prints.
+	Describe = "describe.py"
 	// Interpreter is the name of the interpreter that is looked for where a job names none.
 	Interpreter = "python3"
 )

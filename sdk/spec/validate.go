@@ -151,8 +151,36 @@ func (c *checker) handler(cfg Config) {
 	} else if cfg.Handler.Port != 0 {
 		c.fail("handler.port", cfg.Handler.Port, "remove it: only an http handler listens")
 	}
+	if cfg.Handler.Type == HandlerPython {
+		c.python(cfg)
+	}
 	c.urlPath("handler.ready", cfg.Handler.Ready)
 	c.urlPath("handler.live", cfg.Handler.Live)
+}
+
+// python checks what a python handler needs.
+func (c *checker) python(cfg Config) {
+	if module, name, ok := strings.Cut(cfg.Handler.Entry, ":"); !ok || !dotted(module) || !dotted(name) {
+		c.fail("handler.entry", cfg.Handler.Entry, "use module:function or module:Class, such as \"app:answer\"")
+	}
+	if cfg.Image == "" {
+		c.fail("image", cfg.Image, "a python handler needs an image with Python 3.9 or newer: name one")
+	}
+}
+
+// dotted tells whether a text is names of Python with dots between them.
+func dotted(text string) bool {
+	for name := range strings.SplitSeq(text, ".") {
+		for i, r := range name {
+			if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) {
+				return false
+			}
+		}
+		if name == "" {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *checker) urlPath(field, value string) {

@@ -65,7 +65,7 @@ func packages(t *testing.T, dir string) []pkg {
 
 // layers says what the packages below a folder may import of this repository; "" stands for the folder itself.
 func layers() map[string][]string {
-	contracts := []string{"sdk/spec", "sdk/wire"}
+	contracts := []string{"sdk/spec", "sdk/wire", "sdk/python"}
 	below := append([]string{"internal"}, contracts...)
 	all := append([]string{"driver", "gateway", "scheduler-ext", "jobspecs", "sdk"}, below...)
 	return map[string][]string{
