@@ -40,7 +40,7 @@ type starter struct {
 	programs *image.Cache
 	// python is the folder of the python handler's runtime.
 	python string
-	ahead    *ahead.Pool
+	ahead  *ahead.Pool
 	// runsc is the digest of the runsc binary and cpu that of the processor's features: both are in every snapshot's key.
 	runsc  string
 	cpu    string

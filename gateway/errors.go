@@ -71,6 +71,8 @@ type problem struct {
 	Message   string    `json:"message"`
 	Type      string    `json:"type,omitempty"`
 	Traceback string    `json:"traceback,omitempty"`
+	// Exception is the error itself, for a caller in the function's language who asked for it.
+	Exception string `json:"exception,omitempty"`
 	// Near are names like the one that was not found.
 	Near []string `json:"near,omitempty"`
 
@@ -90,7 +92,7 @@ func (p *problem) Unwrap() error { return p.cause }
 
 // ended is the problem of a call that ended in an error.
 func ended(err *wire.Error) *problem {
-	return &problem{Kind: err.Kind, Message: err.Message, Type: err.Type, Traceback: err.Traceback}
+	return &problem{Kind: err.Kind, Message: err.Message, Type: err.Type, Traceback: err.Traceback, Exception: err.Exception}
 }
 
 // badInput names what is wrong in a request, what stands there, and what to write instead.

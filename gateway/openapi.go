@@ -89,7 +89,7 @@ func components() object {
 	fault := object{
 		"type": "object", "required": []string{"kind", "message"},
 		"properties": object{
-			"kind": text, "message": text, "type": text, "traceback": text, "near": object{"type": "array", "items": text},
+			"kind": text, "message": text, "type": text, "traceback": text, "exception": text, "near": object{"type": "array", "items": text},
 		},
 	}
 	problem := object{

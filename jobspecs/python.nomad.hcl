@@ -48,6 +48,22 @@ job "py.greet" {
       }
     }
 
+    # A worker that dies starts again: at once on its node, then anywhere, with growing pauses, for ever.
+    restart {
+      attempts = 5
+      interval = "30s"
+      delay    = "250ms"
+      mode     = "fail"
+    }
+
+    reschedule {
+      unlimited      = true
+      attempts       = 0
+      delay          = "5s"
+      delay_function = "exponential"
+      max_delay      = "2m"
+    }
+
     task "guest" {
       driver       = "freshet"
       kill_timeout = "60s"

@@ -18,24 +18,26 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/freshet-dev/freshet/sdk/python"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
 type deployOptions struct {
 	addr, namespace string
 	env             map[string]string
+	python, image   string
 	asJSON          bool
 }
 
 func newDeploy(env environment) *cobra.Command {
 	var o deployOptions
 	cmd := &cobra.Command{
-		Use:   "deploy DIR",
-		Short: "Build the Go program in DIR and deploy its functions",
-		Long: `Builds the Go program in DIR as a static binary, asks it for its functions, uploads it and registers one Nomad job for
-each function. Functions that the app had before and has no more are stopped.`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: completeFolder,
+		Use:   "deploy DIR|FILE.py",
+		Short: "Deploy the functions of the Go program in DIR, or those of a Python file",
+		Long: `Builds the Go program in DIR as a static binary and asks it for its functions; or reads the functions of a Python file, which is
+not run, and bundles the local modules that it imports. Uploads that and registers one Nomad job for each function. Functions that the
+app had before and has no more are stopped.`,
+		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			base, err := env.gateway(o.addr)
 			if err != nil {
@@ -55,6 +57,8 @@ each function. Functions that the app had before and has no more are stopped.`,
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
 	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
+	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
+	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -77,22 +81,19 @@ func (d deployed) print(out io.Writer, took time.Duration) {
 	}
 }
 
-// deploy builds the program in a folder, uploads it and registers its functions.
-func deploy(ctx context.Context, client apiClient, dir string, o deployOptions) (deployed, error) {
+// deploy builds what source names, uploads it and registers its functions.
+func deploy(ctx context.Context, client apiClient, source string, o deployOptions) (deployed, error) {
 	tmp, err := os.MkdirTemp("", "freshet-deploy-")
 	if err != nil {
 		return deployed{}, fmt.Errorf("make a folder for the build: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // in the temporary directory
-	program := filepath.Join(tmp, "program")
-	if err := buildProgram(ctx, dir, program); err != nil {
-		return deployed{}, err
-	}
-	manifest, err := readManifest(ctx, program)
+	code := filepath.Join(tmp, "code")
+	manifest, err := build(ctx, source, code, o)
 	if err != nil {
 		return deployed{}, err
 	}
-	digest, err := upload(ctx, client, program)
+	digest, err := upload(ctx, client, code)
 	if err != nil {
 		return deployed{}, err
 	}
@@ -114,6 +115,17 @@ func deploy(ctx context.Context, client apiClient, dir string, o deployOptions) 
 	return answer, nil
 }
 
+// build makes the code of a source's functions, a Go program or a bundle of Python, and tells what functions they are.
+func build(ctx context.Context, source, code string, o deployOptions) (spec.Manifest, error) {
+	if strings.HasSuffix(source, ".py") {
+		return bundlePython(ctx, source, code, o)
+	}
+	if err := buildProgram(ctx, source, code); err != nil {
+		return spec.Manifest{}, err
+	}
+	return readManifest(ctx, code)
+}
+
 // buildProgram builds the folder's main package without cgo: the sandbox's root holds nothing but the program.
 func buildProgram(ctx context.Context, dir, out string) error {
 	info, err := os.Stat(dir)
@@ -121,7 +133,7 @@ func buildProgram(ctx context.Context, dir, out string) error {
 		return fmt.Errorf("find the program: %w", err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("find the program: %s is a file: name the folder of a Go main package", dir)
+		return fmt.Errorf("find the program: %s is a file: name the folder of a Go main package, or a .py file", dir)
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out, ".")
 	build.Dir = dir
@@ -155,27 +167,27 @@ func readManifest(ctx context.Context, program string) (spec.Manifest, error) {
 	return manifest, nil
 }
 
-// upload sends the program to the blob store unless it is there, and returns its digest.
+// upload sends the code to the blob store unless it is there, and returns its digest.
 func upload(ctx context.Context, client apiClient, program string) (string, error) {
 	file, err := os.Open(program)
 	if err != nil {
-		return "", fmt.Errorf("open program: %w", err)
+		return "", fmt.Errorf("open code: %w", err)
 	}
 	defer func() { _ = file.Close() }() // read only
 	hash := sha256.New()
 	if _, err := io.Copy(hash, file); err != nil {
-		return "", fmt.Errorf("read program: %w", err)
+		return "", fmt.Errorf("read code: %w", err)
 	}
 	digest := hex.EncodeToString(hash.Sum(nil))
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return "", fmt.Errorf("read program: %w", err)
+		return "", fmt.Errorf("read code: %w", err)
 	}
 	response, err := client.do(ctx, http.MethodPut, "/v1/blobs/"+digest, nil, file)
 	if err != nil {
-		return "", fmt.Errorf("upload program: %w", err)
+		return "", fmt.Errorf("upload code: %w", err)
 	}
 	if err := response.Body.Close(); err != nil {
-		return "", fmt.Errorf("upload program: %w", err)
+		return "", fmt.Errorf("upload code: %w", err)
 	}
 	return digest, nil
 }

@@ -9,9 +9,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -236,7 +236,9 @@ func TestErrorsOfPython(t *testing.T) {
 		{"sleep", `60`, wire.Error{Kind: wire.KindTimeout, Message: "2s"}},
 		{"misuse", `"memory"`, wire.Error{Kind: wire.KindMemory, Message: "memory"}},
 	} {
+		began := time.Now()
 		_, err := call(test.method, test.input)
+		t.Logf("%s of %s took %s", test.method, test.input, time.Since(began))
 		got := fault(t, err)
 		if got.Kind != test.want.Kind || got.Type != test.want.Type || !strings.Contains(got.Message, test.want.Message) {
 			t.Errorf("%s of %s: got %+v", test.method, test.input, got)
@@ -323,6 +325,44 @@ func TestStartsThatFailSayWhy(t *testing.T) {
 	}
 }
 
+// TestDeployOfAFile deploys the example, and again with a changed line.
+func TestDeployOfAFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../../examples/hello")); err != nil {
+		t.Fatal(err)
+	}
+	deploy := func() {
+		began := time.Now()
+		if out, err := cluster.Freshet(t.Context(), "deploy", filepath.Join(dir, "app.py"), "--image", imageReference(t)); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Logf("deployed in %s", time.Since(began))
+	}
+	deploy()
+	for _, function := range []string{"hello.greet", "hello.Words"} {
+		cluster.Known(t, function)
+	}
+	if got, err := cluster.Call(t, "hello.greet", "", `"you"`); err != nil || !strings.Contains(string(got.Body), "hello you") {
+		t.Errorf("%s, %v", got.Body, err)
+	}
+	if got, err := cluster.Call(t, "hello.Words", "largest", `{"text":"a b a","most":1}`); err != nil || string(got.Body) != `[{"word":"a","count":2}]` {
+		t.Errorf("%s, %v", got.Body, err)
+	}
+	path := filepath.Join(dir, "words.py")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(text, []byte("return len("), []byte("return -len("), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	deploy()
+	eventually.True(t, "the changed line runs", func() bool {
+		got, err := cluster.Call(t, "hello.Words", "count", `"one two"`)
+		return err == nil && string(got.Body) == "-2"
+	})
+}
+
 // TestNumpy thaws what numpy loaded, and draws other numbers in each copy.
 func TestNumpy(t *testing.T) {
 	function := run(t, "numpy", "app:draw", bundle(t, map[string]string{"app.py": `
@@ -340,7 +380,7 @@ def draw():
 			t.Errorf("two workers drew %s", got.Body)
 		}
 		seen[string(got.Body)] = true
-		t.Log(fmt.Sprintf("start %s, run %s", got.Started, got.Run))
+		t.Logf("start %s, run %s", got.Started, got.Run)
 		gone(t, function)
 	}
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, Optional
+from typing import Any
 
 from freshet import _modules, _read
 
@@ -41,8 +41,9 @@ def describe(path: str) -> dict[str, Any]:
     for found in file.functions:
         described.append(_function(found.where, f"{module}:{found.name}", {"name": found.name, **app, **found.settings}))
     for key, settings in functions.items():
-        settings = dict(settings)
-        described.append(_function(f"pyproject.toml: tool.freshet.functions.{key}", settings.pop("entry", ""), {"name": key, **app, **settings}))
+        where, entry = f"pyproject.toml: tool.freshet.functions.{key}", settings.get("entry", "")
+        own = {name: value for name, value in settings.items() if name != "entry"}
+        described.append(_function(where, entry, {"name": key, **app, **own}))
     if not described:
         raise _read.Wrong(f"{path} has no functions: write @freshet.function() above one, or name it in pyproject.toml")
     for one in described:
@@ -132,22 +133,13 @@ def _scale(value: Any) -> dict[str, Any]:
 
 def main(args: list[str]) -> int:
     """Prints what the file named by the argument is, as JSON. What is wrong with it goes to standard error."""
-    wrong: Optional[str] = None
     try:
         described = describe(args[0])
-    except (_read.Wrong, OSError) as error:
-        wrong = str(error)
     except SyntaxError as error:
-        wrong = f"{error.filename}:{error.lineno}: {error.msg}: {_line(error)}"
-    if wrong is not None:
-        sys.stderr.write(wrong + "\n")
+        sys.stderr.write(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}\n")
+        return 1
+    except (_read.Wrong, OSError) as error:
+        sys.stderr.write(f"{error}\n")
         return 1
     json.dump(described, sys.stdout)
     return 0
-
-
-def _line(error: SyntaxError) -> str:
-    """The line that Python could not read."""
-    return (error.text or "").strip()
-
-

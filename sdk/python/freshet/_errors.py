@@ -12,9 +12,7 @@ class Error(Exception):
     gateway's own, such as not_found. type is the error's type in the function's own language, and traceback its stack there.
     """
 
-    def __init__(
-        self, message: str, kind: str = "user", type: str = "", traceback: str = "", call: str = "", status: int = 0
-    ) -> None:
+    def __init__(self, message: str, kind: str = "user", type: str = "", traceback: str = "", call: str = "", status: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.kind = kind

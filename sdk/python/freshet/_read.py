@@ -151,7 +151,7 @@ def _table(project: str) -> dict[str, Any]:
     try:
         import tomllib  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise Wrong(f"{project}: tool.freshet can be read by Python 3.11 and newer: deploy with one, or put the settings into the file") from None
+        raise Wrong(f"{project}: tool.freshet takes Python 3.11 to read: deploy with one, or put the settings into the file") from None
     try:
         table: Optional[Any] = tomllib.loads(text.decode()).get("tool", {}).get("freshet")
     except ValueError as error:

@@ -120,7 +120,7 @@ class Logs:
     def install(self) -> None:
         sys.stdout, sys.stderr = self._streams
         sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc,assignment]
-        threading.Thread.start = _carrying(threading.Thread.start)
+        threading.Thread.start = _carrying(threading.Thread.start)  # type: ignore[method-assign]
         os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
@@ -139,7 +139,7 @@ def _carrying(start: Callable[[threading.Thread], None]) -> Callable[[threading.
     def carry(thread: threading.Thread) -> None:
         if CURRENT.get() is not None:
             context, run = contextvars.copy_context(), thread.run
-            thread.run = lambda: context.run(run)
+            thread.run = lambda: context.run(run)  # type: ignore[method-assign]
         start(thread)
 
     return carry

@@ -181,5 +181,3 @@ class Loop:
         finally:
             await values.aclose()
         return kept
-
-

@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import sys
+from typing import Any
 
 
 def collect() -> None:
@@ -29,19 +30,20 @@ def renew(entropy: bytes) -> None:
     seed = os.urandom(32)
     mixed = int.from_bytes(bytes(a ^ b for a, b in zip(seed, entropy.ljust(32, b"\0"))), "big")
     random.seed(mixed)
-    ssl = sys.modules.get("ssl")
+    modules: dict[str, Any] = dict(sys.modules)
+    ssl = modules.get("ssl")
     if ssl is not None:
         ssl.RAND_add(os.urandom(32) + entropy, 32.0)
-    uuid = sys.modules.get("uuid")
+    uuid = modules.get("uuid")
     if uuid is not None:
         uuid._last_timestamp = None
         uuid._node = None  # else copies share it, and with it the space of uuid1
-    tempfile = sys.modules.get("tempfile")
+    tempfile = modules.get("tempfile")
     if tempfile is not None:
         tempfile._name_sequence = None
-    numpy = sys.modules.get("numpy.random")
+    numpy = modules.get("numpy.random")
     if numpy is not None:
         numpy.seed(mixed & 0xFFFFFFFF)
-    torch = sys.modules.get("torch")
+    torch = modules.get("torch")
     if torch is not None and hasattr(torch, "manual_seed"):
         torch.manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)

@@ -51,7 +51,8 @@ class Session:
         except wire.ProtocolError as error:
             raise self.fail(error) from None
         # Whether the entry is a web app is known only when its module is loaded, which may take long. One that is none refuses.
-        self.writer.write(wire.WELCOME, 0, {"version": version, "sdk": f"python/{sys.version_info[0]}.{sys.version_info[1]}", "streams": True})
+        sdk = f"python/{sys.version_info[0]}.{sys.version_info[1]}"
+        self.writer.write(wire.WELCOME, 0, {"version": version, "sdk": sdk, "streams": True})
         WORKER.identity = hello.get("identity") or {}
         self.concurrency = max(1, int(hello.get("concurrency") or 1))
         return hello
