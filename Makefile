@@ -34,7 +34,8 @@ test-long: build ## Run what takes longer: fuzzing and repeated failures
 
 .PHONY: bench
 bench: build ## Print the performance table and write bench/out.json
-	@FRESHET_NOMAD=$$(tools/install nomad) FRESHET_RUNSC=$$(tools/install runsc) go run ./bench
+	@FRESHET_NOMAD=$$(tools/install nomad) FRESHET_RUNSC=$$(tools/install runsc) \
+		FRESHET_PYTHON_IMAGE=$$(tools/python-image python3 python3-minimal python3-numpy) go run ./bench
 
 .PHONY: lint
 lint: ## Run the linters

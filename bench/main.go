@@ -66,6 +66,7 @@ func measure(ctx context.Context, s *system, r *report, only string) (err error)
 	}{
 		{"warm calls", warmCalls},
 		{"rates", rates},
+		{"python calls", pythonCalls},
 		{"maps", mapCalls},
 		{"from zero", fromZero},
 		{"scaling", scaling},
@@ -100,6 +101,8 @@ func aims(out *os.File, r *report) {
 		row := r.find(name)
 		aim(out, row.P50 < most, "%s %.0f ms, %.1f times a driver that does nothing (aim: under %.0f ms)", name, row.P50, row.Ratio, most)
 	}
+	python := r.find("python_warm")
+	aim(out, python.Ratio <= 1.5, "a warm call in Python takes %.2f times one in Go (aim: 1.5)", python.Ratio)
 	idle := r.find("idle_worker_memory")
 	aim(out, idle.P50 < 60, "an idle worker has %.0f MB of its own, %.2f %% of a processor (aim: under 60 MB, none)", idle.P50, r.find("idle_worker_cpu").P50)
 	for _, name := range []string{"restore_1g_cached", "restore_1g_disk"} {

@@ -73,7 +73,12 @@ func (s *system) freshet(ctx context.Context, args ...string) error {
 
 // post makes a plain HTTP call, as curl does: no SDK, no idempotency key.
 func (s *system) post(ctx context.Context, web *http.Client, function string) error {
-	address := s.local.Gateway() + "/v1/functions/bench/" + function + "/call"
+	return s.postTo(ctx, web, "bench", function)
+}
+
+// postTo calls a function of an app.
+func (s *system) postTo(ctx context.Context, web *http.Client, app, function string) error {
+	address := s.local.Gateway() + "/v1/functions/" + app + "/" + function + "/call"
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(input))
 	if err != nil {
 		return err
@@ -87,7 +92,7 @@ func (s *system) post(ctx context.Context, web *http.Client, function string) er
 		return err
 	}
 	if response.StatusCode != http.StatusOK || !bytes.Equal(body, input) {
-		return fmt.Errorf("call bench.%s: %s: %s", function, response.Status, body)
+		return fmt.Errorf("call %s.%s: %s: %s", app, function, response.Status, body)
 	}
 	return nil
 }
