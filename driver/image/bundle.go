@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
+
+	"github.com/freshet-dev/freshet/sdk/python"
 )
 
 // Limits of what a bundle unpacks to: it is code, shipped with each change. Large files belong into the image.
@@ -59,7 +59,10 @@ func unpackBundle(dir string, in io.Reader) error {
 	if _, err := io.Copy(io.Discard, whole); err != nil { // to its end, where a blob's digest is compared
 		return fmt.Errorf("read bundle: %w", err)
 	}
-	return settle(dir)
+	if err := python.Settle(dir); err != nil {
+		return fmt.Errorf("unpack bundle: %w", err)
+	}
+	return nil
 }
 
 func decompressed(in *bufio.Reader) (io.Reader, error) {
@@ -98,22 +101,4 @@ func unpackFile(dir string, header *tar.Header, in io.Reader) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())
-}
-
-// settle gives everything one time: a snapshot's key has that of what is mounted.
-func settle(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		mode := fs.FileMode(0o644)
-		if entry.IsDir() {
-			mode = 0o755
-		}
-		return errors.Join(os.Chmod(path, mode), os.Chtimes(path, time.Time{}, time.Unix(0, 0)))
-	})
-	if err != nil {
-		return fmt.Errorf("unpack bundle: %w", err)
-	}
-	return nil
 }

@@ -592,3 +592,33 @@ func TestHostileFrames(t *testing.T) {
 		})
 	}
 }
+
+// TestUnits runs the tests in Python under each interpreter.
+func TestUnits(t *testing.T) {
+	everyPython(t, func(t *testing.T, interpreter string) {
+		out, err := exec.CommandContext(t.Context(), interpreter, "-B", "-W", "error", "-m", "unittest", "discover", "-t", ".", "-s", "tests").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
+// TestWheel builds the wheel and installs it into a fresh virtual environment.
+func TestWheel(t *testing.T) {
+	source, venv := t.TempDir(), t.TempDir()
+	for _, name := range []string{"pyproject.toml", "freshet"} {
+		if out, err := exec.CommandContext(t.Context(), "cp", "-r", name, source).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	for _, command := range [][]string{
+		{pythons(t)[0], "-m", "venv", venv},
+		{venv + "/bin/pip", "wheel", "-q", "--no-deps", "-w", source + "/dist", source},
+		{"sh", "-c", venv + "/bin/pip install -q " + source + "/dist/freshet-*.whl"},
+		{venv + "/bin/python", "-I", "-c", "import freshet, freshet._worker.session, os; assert freshet.Client; assert os.path.exists(os.path.dirname(freshet.__file__) + '/py.typed')"},
+	} {
+		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", command, err, out)
+		}
+	}
+}

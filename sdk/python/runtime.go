@@ -69,12 +69,21 @@ func Install(below string) (string, error) {
 	return dir, nil
 }
 
-// write copies the files, and gives them all one time: a snapshot's key has the time of what is mounted.
 func write(to string) error {
 	if err := os.CopyFS(to, files); err != nil {
 		return err
 	}
-	return filepath.WalkDir(to, func(path string, entry fs.DirEntry, err error) error {
+	return Settle(to)
+}
+
+// Settle gives all that a folder holds one time and modes to read: what is mounted into sandboxes must be the same on every node, because
+// a snapshot's key says what it was.
+func Settle(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	walked := fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -82,6 +91,7 @@ func write(to string) error {
 		if entry.IsDir() {
 			mode = 0o755
 		}
-		return errors.Join(os.Chmod(path, mode), os.Chtimes(path, time.Time{}, time.Unix(0, 0)))
+		return errors.Join(root.Chmod(path, mode), root.Chtimes(path, time.Time{}, time.Unix(0, 0)))
 	})
+	return errors.Join(walked, root.Close())
 }

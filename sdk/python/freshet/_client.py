@@ -140,7 +140,8 @@ class Client:
                         yield said.get("value")
                 raise ConnectionError(f"call {function}: the stream was cut off")
         except urllib.error.HTTPError as error:
-            raise self._failed(error) from None
+            failed = self._failed(error)
+            raise failed from failed.__cause__
 
     def _input(self, way: str, function: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, Result]:
         body, headers = self._encoded(args, kwargs)
@@ -192,7 +193,8 @@ class Client:
             except urllib.error.HTTPError as error:
                 wait = error.headers.get("Retry-After") if error.code in (429, 503) else None
                 if wait is None or time.monotonic() + float(wait) > give_up:
-                    raise self._failed(error) from None
+                    failed = self._failed(error)
+                    raise failed from failed.__cause__
                 error.close()
                 pause = max(pause, float(wait))
             except (urllib.error.URLError, ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional
@@ -16,7 +17,14 @@ from freshet._worker.session import Done, Session
 
 def serve(session: Session) -> None:
     """Takes the host's messages until the end."""
-    asyncio.run(Loop(session).serve())
+    if sys.version_info < (3, 10):  # where what the module made at its import belongs to the default loop
+        asyncio.get_event_loop().run_until_complete(_serve(session))
+    else:
+        asyncio.run(_serve(session))
+
+
+async def _serve(session: Session) -> None:
+    await Loop(session).serve()
 
 
 class Loop:

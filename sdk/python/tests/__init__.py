@@ -1,0 +1,1 @@
+"""Tests of what needs no worker: python3 -m unittest, in this folder's parent."""

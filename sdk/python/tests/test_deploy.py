@@ -1,0 +1,158 @@
+"""What a file of functions is, read without running it."""
+
+import os
+import sys
+import tempfile
+import textwrap
+import unittest
+from typing import Any
+
+from freshet import _deploy, _read
+
+
+class Described(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.dir = os.path.realpath(folder.name)
+        os.mkdir(os.path.join(self.dir, ".git"))  # nothing above counts
+
+    def write(self, **files: str) -> None:
+        for name, text in files.items():
+            path = os.path.join(self.dir, name) + ".py"
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as file:
+                file.write(textwrap.dedent(text))
+
+    def describe(self, name: str = "app.py") -> dict[str, Any]:
+        return _deploy.describe(os.path.join(self.dir, name))
+
+    def wrong(self, says: str, name: str = "app.py") -> None:
+        with self.assertRaises(_read.Wrong) as caught:
+            self.describe(name)
+        self.assertIn(says, str(caught.exception))
+
+    def shipped(self, name: str = "app.py") -> list[str]:
+        return [file["name"] for file in self.describe(name)["files"]]
+
+    def test_settings_are_read(self) -> None:
+        self.write(
+            app="""
+            import freshet as f
+            from freshet import function as deployed
+            import torch  # not here
+            HOUR = 60 * 60
+            f.app("demo", image="python:3", cpu=500)
+
+            @f.function(timeout=HOUR / 2, retries={"max": 2, "initial": 0.5}, scale=(1, 3), env={"A": "b"}, snapshot=False)
+            def one(): ...
+
+            @deployed(name="second", image="other", allow=["10.0.0.0/8"], mounts={"/data": "/srv"}, python="/opt/python", args=("-O",))
+            class Two: ...
+
+            @f.function
+            async def three(): ...
+
+            def not_deployed(): ...
+            """
+        )
+        manifest = self.describe()["manifest"]
+        self.assertEqual(manifest["app"], "demo")
+        one, two, three = manifest["functions"]
+        self.assertEqual(
+            one,
+            {
+                "app": "demo",
+                "name": "one",
+                "image": "python:3",
+                "handler": {"type": "python", "entry": "app:one"},
+                "snapshot": {"enabled": False},
+                "resources": {"cpu": 500},
+                "timeout": "1800s",
+                "retries": {"max": 2, "initial": "0.5s"},
+                "scaling": {"min": 1, "max": 3},
+                "env": {"A": "b"},
+            },
+        )
+        self.assertEqual((two["name"], two["image"], two["command"], two["args"]), ("second", "other", "/opt/python", ["-O"]))
+        self.assertEqual(two["network"], {"egress": True, "allow": ["10.0.0.0/8"]})
+        self.assertEqual(two["mount"], [{"source": "/srv", "target": "/data", "readonly": True}])
+        self.assertEqual(three["handler"]["entry"], "app:three")
+
+    def test_what_is_wrong_is_said_with_its_line(self) -> None:
+        for decorator, says in {
+            "@freshet.function(timeout=f())": "app.py:2: f(): write a plain value",
+            "@freshet.function(concurrency='2')": "concurrency = '2': write a int",
+            "@freshet.function(concurency=2)": "there is no such setting",
+            "@freshet.function(scale=3)": "write a dict",
+            "@freshet.function('name')": "settings have names",
+            "@freshet.function(cpu=1 / 0)": "division by zero",
+            "@freshet.function(args=['x' * 10 ** 9])": "write a plain value",
+            "@freshet.function(retries=True)": "write a dict",
+        }.items():
+            self.write(app=f"import freshet\n{decorator}\ndef f(): ...\n")
+            with self.subTest(decorator):
+                self.wrong(says)
+        self.write(app="import freshet\ndef f(): ...\n")
+        self.wrong("has no functions")
+        self.write(app="import freshet\nfreshet.app(name)\n")
+        self.wrong("app.py:2")
+        self.write(**{"my-app": "import freshet\n@freshet.function\ndef f(): ...\n"})
+        self.wrong("rename the file", "my-app.py")
+
+    def test_local_modules_are_shipped(self) -> None:
+        files = {
+            "app": "import freshet, helper, json\nfrom pkg.sub import deep\n@freshet.function\ndef f():\n    import late\n",
+            "helper": "import indirect",
+            "indirect": "import app",
+            "late": "",
+            "unused": "",
+            "pkg/__init__": "",
+            "pkg/sub/__init__": "from . import sibling",
+            "pkg/sub/deep": "import only_in_package",
+            "pkg/sub/sibling": "",
+            "only_in_package": "",
+            "space/module": "",
+            "pkg/__pycache__/x": "",
+        }
+        self.write(**files)
+        self.assertEqual(
+            self.shipped(),
+            [
+                "app.py",
+                "helper.py",
+                "indirect.py",
+                "late.py",
+                "only_in_package.py",
+                "pkg/__init__.py",
+                "pkg/sub/__init__.py",
+                "pkg/sub/deep.py",
+                "pkg/sub/sibling.py",
+            ],
+        )
+        self.write(app="import freshet\nimport space.module\nfreshet.app('a', include=['data'])\n@freshet.function\ndef f(): ...\n")
+        self.wrong("'data' names no file")
+        self.write(**{"data/table": ""})
+        self.assertEqual(self.shipped(), ["app.py", "data/table.py", "space/module.py"])
+
+    def test_a_file_in_a_package_keeps_its_name(self) -> None:
+        self.write(**{"pkg/__init__": "", "pkg/app": "import freshet\n@freshet.function\ndef f(): ...\n", "pkg/other": ""})
+        described = self.describe("pkg/app.py")
+        self.assertEqual(described["manifest"]["functions"][0]["handler"]["entry"], "pkg.app:f")
+        self.assertEqual([file["name"] for file in described["files"]], ["pkg/__init__.py", "pkg/app.py", "pkg/other.py"])
+
+    def test_settings_beside_the_file(self) -> None:
+        self.write(app="def f(): ...\n", more="class C: ...\n")
+        with open(os.path.join(self.dir, "pyproject.toml"), "w") as file:
+            file.write(
+                '[tool.freshet]\nname = "beside"\nimage = "python:3"\n[tool.freshet.functions.f]\nentry = "app:f"\nconcurrency = 3\n'
+            )
+            file.write('[tool.freshet.functions.C]\nentry = "more:C"\n')
+        if sys.version_info < (3, 11):
+            self.wrong("takes Python 3.11")
+            return
+        described = self.describe()
+        f, c = described["manifest"]["functions"]
+        self.assertEqual((f["app"], f["image"], f["concurrency"], f["handler"]["entry"]), ("beside", "python:3", 3, "app:f"))
+        self.assertEqual(c["handler"]["entry"], "more:C")
+        self.assertEqual(self.shipped(), ["app.py", "more.py"])
