@@ -69,25 +69,46 @@ const (
 	duplicateWindow = 2 * time.Minute
 	// keyAge is how long an idempotency key is remembered.
 	keyAge = 24 * time.Hour
+	// answerWithin is how long a server may take to answer about a stream. One whose cluster has no leader just then says nothing, and
+	// is asked again.
+	answerWithin = 3 * time.Second
 )
 
-// Setup makes every stream or brings it to these settings. Gateways call it at start; it is idempotent.
+// Setup makes every stream or brings it to these settings. Gateways call it at start; it is idempotent. It tries as long as the context
+// allows.
 func Setup(ctx context.Context, js jetstream.JetStream, settings Settings) error {
 	settings = settings.withDefaults()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for shard := range Shards {
-		group.Go(func() error { return ensure(ctx, js, callsConfig(shard, settings)) })
+		group.Go(func() error {
+			return insist(ctx, func(ctx context.Context) error { return ensure(ctx, js, callsConfig(shard, settings)) })
+		})
 	}
 	for _, config := range []jetstream.StreamConfig{
 		resultsConfig(settings), logsConfig(settings), eventsConfig(settings), batchesConfig(settings), attemptsConfig(settings),
 		callbacksConfig(settings), deadConfig(settings), cancelsConfig(settings), yieldsConfig(settings),
 	} {
-		group.Go(func() error { return ensure(ctx, js, config) })
+		group.Go(func() error { return insist(ctx, func(ctx context.Context) error { return ensure(ctx, js, config) }) })
 	}
-	group.Go(func() error { return ensureKeys(ctx, js, settings) })
-	group.Go(func() error { return ensureLease(ctx, js, settings) })
+	for _, bucket := range bucketConfigs(settings) {
+		group.Go(func() error {
+			return insist(ctx, func(ctx context.Context) error { return ensureBucket(ctx, js, bucket) })
+		})
+	}
 	return group.Wait()
+}
+
+// insist asks again what is not answered in time, until the context ends.
+func insist(ctx context.Context, ask func(context.Context) error) error {
+	for {
+		once, cancel := context.WithTimeout(ctx, answerWithin)
+		err := ask(once)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
 }
 
 // ensure reads first: an update of 64 unchanged streams costs a write each.
@@ -185,15 +206,19 @@ func yieldsConfig(s Settings) jetstream.StreamConfig {
 	}
 }
 
-func ensureKeys(ctx context.Context, js jetstream.JetStream, s Settings) error {
-	_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: KeysBucket, TTL: keyAge, Replicas: s.Replicas})
-	if err != nil {
-		return fmt.Errorf("ensure bucket %s: %w", KeysBucket, err)
+// bucketConfigs are the key-value buckets'. The lease is in a file too: its revisions must not begin anew when a server does.
+func bucketConfigs(s Settings) []jetstream.KeyValueConfig {
+	return []jetstream.KeyValueConfig{
+		{Bucket: KeysBucket, TTL: keyAge, Replicas: s.Replicas},
+		{Bucket: TokensBucket, Replicas: s.Replicas},
+		{Bucket: SchedulesBucket, Replicas: s.Replicas},
+		{Bucket: LeaseBucket, TTL: LeaseTTL, Replicas: s.Replicas},
 	}
-	for _, bucket := range []string{TokensBucket, SchedulesBucket} {
-		if _, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: s.Replicas}); err != nil {
-			return fmt.Errorf("ensure bucket %s: %w", bucket, err)
-		}
+}
+
+func ensureBucket(ctx context.Context, js jetstream.JetStream, config jetstream.KeyValueConfig) error {
+	if _, err := js.CreateOrUpdateKeyValue(ctx, config); err != nil {
+		return fmt.Errorf("ensure bucket %s: %w", config.Bucket, err)
 	}
 	return nil
 }
