@@ -121,7 +121,7 @@ func (s *spawns) resumed(ctx context.Context, t target, id string, from int64) (
 	if err := queue.CheckID(id); err != nil || queue.InputOf(id) >= 0 {
 		return queue.Batch{}, badInput("query parameter batch", id, "use the id of a batch")
 	}
-	batch, err := s.load(ctx, id)
+	batch, err := s.latest(ctx, id)
 	switch {
 	case err != nil:
 		return batch, err

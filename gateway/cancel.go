@@ -40,13 +40,26 @@ func (x *exchange) cancelCall(ctx context.Context, function queue.Function, call
 // load finds a batch, by its own id or that of one of its calls.
 func (x *exchange) load(ctx context.Context, id string) (queue.Batch, error) {
 	batch, err := queue.LoadBatch(ctx, x.nc, id)
-	if errors.Is(err, queue.ErrNoBatch) {
-		return batch, &problem{Kind: kindNotFound, Message: "nothing was spawned with id " + id + ", or its time is over"}
+	return batch, batchProblem(id, err)
+}
+
+// latest finds a batch for those who change its record.
+func (x *exchange) latest(ctx context.Context, id string) (queue.Batch, error) {
+	batch, err := queue.LoadBatch(ctx, x.nc, id)
+	if err == nil {
+		batch, err = batch.Latest(ctx, x.nc)
 	}
-	if err != nil {
-		return batch, unavailable("what was spawned cannot be read; try again", err)
+	return batch, batchProblem(id, err)
+}
+
+func batchProblem(id string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, queue.ErrNoBatch):
+		return &problem{Kind: kindNotFound, Message: "nothing was spawned with id " + id + ", or its time is over"}
 	}
-	return batch, nil
+	return unavailable("what was spawned cannot be read; try again", err)
 }
 
 // handleCancel cancels a spawned call, waiting or running. It can be repeated; a call that ended before is a conflict.
@@ -72,6 +85,9 @@ func (s *spawns) handleCancel(w http.ResponseWriter, r *http.Request) {
 func (s *spawns) handleCancelBatch(w http.ResponseWriter, r *http.Request) {
 	batch, id, err := s.loadPath(r)
 	if err == nil {
+		batch, err = s.latest(r.Context(), batch.ID)
+	}
+	if err == nil {
 		err = s.cancelBatch(r.Context(), batch)
 	}
 	if err != nil {
@@ -81,6 +97,7 @@ func (s *spawns) handleCancelBatch(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, http.StatusOK, map[string]string{"batch": id, "status": statusCancelled})
 }
 
+// cancelBatch cancels a batch whose record is the latest.
 func (x *exchange) cancelBatch(ctx context.Context, batch queue.Batch) error {
 	err := queue.Cancel(ctx, x.js, batch.Function, batch.ID)
 	if err == nil && batch.Cancelled.IsZero() {

@@ -262,10 +262,14 @@ func (s *spawns) waitingStatus(ctx context.Context, batch queue.Batch, call stri
 	}
 	_, err = stream.GetMsg(ctx, batch.Sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		if _, err := s.awaitStored(ctx, call, 0); err == nil {
+		_, err := queue.LoadResult(ctx, s.js, call)
+		switch {
+		case err == nil:
 			return statusRunning, nil // it ended between the two looks
+		case errors.Is(err, queue.ErrNoResult):
+			return statusExpired, nil
 		}
-		return statusExpired, nil
+		return "", readProblem(err)
 	}
 	if err != nil {
 		return "", unavailable("the queue cannot be read; try again", err)

@@ -48,14 +48,26 @@ func (b Batch) Save(ctx context.Context, js jetstream.JetStream) error {
 
 // LoadBatch finds the batch that a call belongs to; ErrNoBatch when there is none.
 func LoadBatch(ctx context.Context, nc *nats.Conn, call string) (Batch, error) {
-	page, err := ReadLast(ctx, nc, BatchesStream, []string{AnyBatchSubject(BatchOf(call))})
+	record, found, err := findLast(ctx, nc, BatchesStream, AnyBatchSubject(BatchOf(call)))
 	if err != nil {
 		return Batch{}, err
 	}
-	if len(page.Messages) == 0 {
+	if !found {
 		return Batch{}, fmt.Errorf("call %s: %w", call, ErrNoBatch)
 	}
-	return ParseBatch(page.Messages[0])
+	return ParseBatch(record)
+}
+
+// Latest is the batch as it was recorded last, for those who will record it anew: what LoadBatch found may be older.
+func (b Batch) Latest(ctx context.Context, nc *nats.Conn) (Batch, error) {
+	record, found, err := lastByLeader(ctx, nc, BatchesStream, b.Function.BatchSubject(b.ID))
+	if err != nil {
+		return Batch{}, err
+	}
+	if !found {
+		return Batch{}, fmt.Errorf("batch %s: %w", b.ID, ErrNoBatch)
+	}
+	return ParseBatch(record)
 }
 
 // ParseBatch reads a record of BatchesStream.

@@ -89,14 +89,14 @@ func ParseDead(record Stored) (DeadCall, error) {
 
 // LoadDead finds a dead call; ErrNotDead when there is none.
 func LoadDead(ctx context.Context, nc *nats.Conn, call string) (DeadCall, error) {
-	page, err := ReadLast(ctx, nc, DeadStream, []string{AnyDeadSubject(call)})
+	record, found, err := findLast(ctx, nc, DeadStream, AnyDeadSubject(call))
 	if err != nil {
 		return DeadCall{}, err
 	}
-	if len(page.Messages) == 0 {
+	if !found {
 		return DeadCall{}, fmt.Errorf("call %s: %w", call, ErrNotDead)
 	}
-	return ParseDead(page.Messages[0])
+	return ParseDead(record)
 }
 
 // Forget removes a dead call; it may be gone already.

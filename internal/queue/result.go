@@ -111,16 +111,19 @@ func ParseResult(h nats.Header, body []byte) (Result, error) {
 	return r, nil
 }
 
-// LoadResult reads how a call ended; ErrNoResult when it has not.
+// LoadResult reads how a call ended; ErrNoResult when it has not, for certain.
 func LoadResult(ctx context.Context, js jetstream.JetStream, call string) (Result, error) {
-	stream, err := js.Stream(ctx, ResultsStream)
+	record, found, err := lastByLeader(ctx, js.Conn(), ResultsStream, ResultSubject(call))
 	if err != nil {
-		return Result{}, fmt.Errorf("open %s: %w", ResultsStream, err)
+		return Result{}, fmt.Errorf("load result of call %s: %w", call, err)
 	}
-	return LoadResultFrom(ctx, stream, call)
+	if !found {
+		return Result{}, fmt.Errorf("call %s: %w", call, ErrNoResult)
+	}
+	return ParseResult(record.Header, record.Data)
 }
 
-// LoadResultFrom is LoadResult for those who keep the stream's handle, which saves a round trip.
+// LoadResultFrom reads how a call ended, from any replica of the stream: ErrNoResult may be said of one that ended a moment ago.
 func LoadResultFrom(ctx context.Context, stream jetstream.Stream, call string) (Result, error) {
 	raw, err := stream.GetLastMsgForSubject(ctx, ResultSubject(call))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {

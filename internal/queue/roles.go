@@ -40,7 +40,7 @@ func (r Role) Permissions() Permissions {
 			Publish: []string{
 				"freshet.results.>", "freshet.attempts.*", "freshet.dead.>", "freshet.yields.*", "freshet.callbacks.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
 				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
-				"$JS.API.STREAM.INFO." + ResultsStream, "$JS.API.DIRECT.GET." + ResultsStream + ".>", "$JS.API.INFO",
+				"$JS.API.STREAM.MSG.GET." + ResultsStream, "$JS.API.INFO",
 				"$JS.API.DIRECT.GET." + CancelsStream,
 				"$KV." + KeysBucket + "." + suspectPrefix + "*", "$JS.API.STREAM.INFO.KV_" + KeysBucket, "$JS.API.DIRECT.GET.KV_" + KeysBucket + ".>",
 			},

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -245,12 +246,10 @@ func slowly(data []byte) func() io.Reader {
 	return func() io.Reader {
 		in, out := io.Pipe()
 		go func() {
-			for len(data) > 0 {
-				n := min(len(data), 400)
-				if _, err := out.Write(data[:n]); err != nil {
+			for part := range slices.Chunk(data, 400) {
+				if _, err := out.Write(part); err != nil {
 					return
 				}
-				data = data[n:]
 				<-time.After(10 * time.Millisecond)
 			}
 			_ = out.Close()
