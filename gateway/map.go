@@ -199,6 +199,11 @@ func (m *mapping) call(ctx context.Context, index int64, input []byte) mapped {
 	e := &own.envelope
 	e.Call, e.Body, e.Again = queue.CallOfInput(m.batch, index), input, m.again
 	e.ContentType, e.IdempotencyKey, e.Keep = "application/json", "", keepKeyed
+	if m.again {
+		if result, err := m.awaitStored(ctx, e.Call, 0); err == nil { // it ended in an earlier request: no worker is needed
+			return newMapped(index, result)
+		}
+	}
 	for {
 		now := time.Now()
 		e.Deadline, e.Published = now.Add(e.Deadline.Sub(e.Published)), now

@@ -316,8 +316,11 @@ func TestBulkSpawnThatBreaksOffGoesOn(t *testing.T) {
 	eventually.True(t, "the batch is recorded", func() bool {
 		a := r.do(t, http.MethodGet, "/v1/calls?status=running", nil, nil)
 		var page struct{ Items []shown }
-		if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) != 1 {
+		if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) > 1 {
 			t.Fatalf("%s", a.body)
+		}
+		if len(page.Items) == 0 {
+			return false
 		}
 		batch = page.Items[0]
 		return batch.Inputs > 0

@@ -19,21 +19,37 @@ import (
 // inventories can be compared.
 type Inventory map[string][]string
 
+// Place is where a driver keeps what it has.
+type Place struct {
+	// Dir is the state directory, whose path says nothing; DriverDir is the driver's data directory in it.
+	Dir, DriverDir string
+	// CgroupParent is the control group that holds those of all tasks.
+	CgroupParent string
+	// PID is a process that sees the driver's mounts.
+	PID int
+}
+
+// Count counts what a driver has but for processes. The caller is in the driver's network namespace.
+func (p Place) Count(inv Inventory) error {
+	for _, count := range []func(Inventory) error{p.countMounts, countNetwork, p.countGroups, p.countFiles} {
+		if err := count(inv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Take counts what the cluster has: processes, the driver's mounts, network namespaces among them (Nomad keeps its own of tasks that
 // ended for a while), interfaces, firewall tables, control groups, the driver's files, and the open files of its plugin. The test runs
 // in a network and a mount namespace that the cluster has for itself.
 func (c *Cluster) Take(tb testing.TB) Inventory {
 	tb.Helper()
 	inv := make(Inventory)
-	for _, count := range []func(Inventory) error{c.countProcesses, c.countMounts, countNetwork, c.countGroups, c.countFiles} {
-		if err := count(inv); err != nil {
-			tb.Fatal(err)
-		}
+	place := Place{Dir: c.Dir, DriverDir: c.State.DriverDir(), CgroupParent: c.CgroupParent(), PID: os.Getpid()}
+	if err := errors.Join(c.countProcesses(inv), place.Count(inv)); err != nil {
+		tb.Fatal(err)
 	}
 	c.countOpen(tb, inv)
-	for _, list := range inv {
-		slices.Sort(list)
-	}
 	return inv
 }
 
@@ -98,11 +114,11 @@ func (c *Cluster) countProcesses(inv Inventory) error {
 	return err
 }
 
-func (c *Cluster) countMounts(inv Inventory) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+func (p Place) countMounts(inv Inventory) error {
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.PID))
 	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], c.State.DriverDir()+"/") {
-			name := plain(strings.TrimPrefix(fields[4], c.Dir))
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], p.DriverDir+"/") {
+			name := plain(strings.TrimPrefix(fields[4], p.Dir))
 			inv["mounts"] = append(inv["mounts"], number.ReplaceAllString(name, "N"))
 		}
 	}
@@ -145,12 +161,12 @@ func countNetwork(inv Inventory) error {
 }
 
 // countGroups counts the control groups of the cluster's tasks in all hierarchies.
-func (c *Cluster) countGroups(inv Inventory) error {
-	parents, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", c.CgroupParent()))
+func (p Place) countGroups(inv Inventory) error {
+	parents, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", p.CgroupParent))
 	if err != nil {
 		return err
 	}
-	for _, parent := range append(parents, filepath.Join("/sys/fs/cgroup", c.CgroupParent())) {
+	for _, parent := range append(parents, filepath.Join("/sys/fs/cgroup", p.CgroupParent)) {
 		err := filepath.WalkDir(parent, func(path string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // the other version of control groups, or gone meanwhile
@@ -167,8 +183,8 @@ func (c *Cluster) countGroups(inv Inventory) error {
 	return nil
 }
 
-func (c *Cluster) countFiles(inv Inventory) error {
-	dir := c.State.DriverDir()
+func (p Place) countFiles(inv Inventory) error {
+	dir := p.DriverDir
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone meanwhile

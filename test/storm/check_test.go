@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -199,11 +198,4 @@ func (t *traffic) checkStore(ctx context.Context, js jetstream.JetStream) {
 	if int(state.Msgs) < len(t.calls) {
 		t.complain("%d results of %d calls", state.Msgs, len(t.calls))
 	}
-}
-
-// overlapping are the attempts of calls that ran at once, beyond what faults permit.
-type attempt struct {
-	worker     string
-	number     int
-	begin, end time.Time // end is zero where nobody knows
 }

@@ -14,6 +14,13 @@ import (
 // the first one may take its time until it hears that.
 const doubt = 12 * time.Second
 
+// attempt is one of a call, as the function itself tells it.
+type attempt struct {
+	worker     string
+	number     int
+	begin, end time.Time // end is zero where nobody knows
+}
+
 // readDiary reads what the functions wrote of themselves: the attempts of each call.
 func (w *world) readDiary() (map[string][]attempt, error) {
 	all := make(map[string][]attempt)

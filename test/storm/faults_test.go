@@ -25,7 +25,7 @@ type storm struct {
 	*world
 	t      *testing.T
 	random *rand.Rand
-	// quick are the bounds of how long a fault lasts.
+	// least and most bound how long a fault lasts.
 	least, most time.Duration
 
 	done sync.WaitGroup
@@ -80,26 +80,24 @@ func (s *storm) length() time.Duration {
 
 func (s *storm) node() *node { return s.nodes[s.random.IntN(len(s.nodes))] }
 
-// rage makes faults until the context ends: all of them in turn, each turn in another order.
-func (s *storm) rage(ctx context.Context, pause time.Duration) {
-	for ctx.Err() == nil {
+// rage makes faults for a time: all of them in turn, at least once, each turn in another order.
+func (s *storm) rage(length, pause time.Duration) {
+	over := time.Now().Add(length)
+	for turn := 0; turn == 0 || time.Now().Before(over); turn++ {
 		for _, i := range s.random.Perm(len(faults)) {
-			if ctx.Err() != nil {
+			if turn > 0 && time.Now().After(over) {
 				break
 			}
-			s.make(ctx, faults[i])
-			select {
-			case <-time.After(pause/2 + time.Duration(s.random.Int64N(int64(pause)))):
-			case <-ctx.Done():
-			}
+			s.make(faults[i])
+			<-time.After(pause/2 + time.Duration(s.random.Int64N(int64(pause))))
 		}
 	}
 	s.done.Wait()
 }
 
 // make makes a fault once there is somebody whom it can hit.
-func (s *storm) make(ctx context.Context, f fault) {
-	for {
+func (s *storm) make(f fault) {
+	for began := time.Now(); time.Since(began) < patience; {
 		from := time.Now()
 		victim, lasts := f.do(s)
 		if victim != "" {
@@ -109,12 +107,9 @@ func (s *storm) make(ctx context.Context, f fault) {
 			s.t.Logf("%s %s: %s for %s", from.Format("05.000"), f.kind, victim, lasts.Round(time.Millisecond))
 			return
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return
-		}
+		<-time.After(50 * time.Millisecond)
 	}
+	s.t.Errorf("%s hit nobody", f.kind)
 }
 
 // signal signals one of the processes on a node. One that is stopped goes on later.

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"testing"
 	"time"
-
-	"github.com/freshet-dev/freshet/internal/eventually"
 )
 
 // seedEnv names the seed of a storm that is to come again.
@@ -25,25 +23,28 @@ func TestNoCallIsLostInAStorm(t *testing.T) {
 		}
 	}
 	t.Logf("%s=%d", seedEnv, seed)
-	length, pause := 35*time.Second, 1500*time.Millisecond
+	length, pause := 25*time.Second, time.Second
 	s := &storm{world: shared, t: t, random: rand.New(rand.NewPCG(seed, 1)), least: time.Second, most: 6 * time.Second}
 	if os.Getenv(longEnv) != "" {
 		length, pause, s.most = 10*time.Minute, 4*time.Second, 12*time.Second
 	}
-	storming, calm := context.WithTimeout(t.Context(), length)
+	storming, calm := context.WithCancel(t.Context())
 	defer calm()
 	calls := newTraffic(seed)
 	calls.start(storming)
-	s.rage(storming, pause)
-	calls.done.Wait()
+	s.rage(length, pause)
+	calm()
 	began := time.Now()
+	calls.done.Wait()
+	t.Logf("%s after the storm every caller is answered", time.Since(began).Round(time.Millisecond))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := shared.settle(ctx); err != nil {
 		t.Error(err)
 	}
-	t.Logf("calm %s after the storm", time.Since(began).Round(time.Millisecond))
+	t.Logf("%s after the storm no call is left", time.Since(began).Round(time.Millisecond))
 	outcomes := calls.check(ctx, shared.js)
+	t.Logf("%s after the storm all are checked", time.Since(began).Round(time.Millisecond))
 	diary, err := shared.readDiary()
 	if err != nil {
 		t.Fatal(err)
@@ -71,5 +72,6 @@ func TestNoCallIsLostInAStorm(t *testing.T) {
 			t.Fatalf("and %d more", len(calls.wrong)-i)
 		}
 	}
-	_ = eventually.True
+	shared.awaitNothingLeft(t)
+	t.Logf("%s after the storm nothing is left", time.Since(began).Round(time.Millisecond))
 }

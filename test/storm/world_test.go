@@ -64,11 +64,9 @@ func (w *world) start() error {
 		return err
 	}
 	for _, step := range []func() error{w.build, makeBridge, w.startNATS, w.startNomad, w.startServices, w.connect, w.deploy} {
-		began := time.Now()
 		if err := step(); err != nil {
 			return err
 		}
-		fmt.Fprintln(os.Stderr, "STEP", time.Since(began))
 	}
 	return nil
 }
