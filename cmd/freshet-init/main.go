@@ -1,5 +1,6 @@
 // Command freshet-init is the first process of a sandbox with an `exec` or `http` handler: it answers the supervisor for a program
-// that knows nothing of freshet. The driver puts it into each sandbox, with its settings in FRESHET_HANDLER.
+// that knows nothing of freshet. The driver puts it into each sandbox, with its settings in FRESHET_HANDLER. As `freshet-init wait` it
+// keeps a sandbox whose work is done by processes beside it.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,6 +20,9 @@ import (
 )
 
 func main() {
+	if slices.Equal(os.Args[1:], []string{"wait"}) { // for sandboxes whose work is done by others beside it
+		wait()
+	}
 	if err := run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "freshet-init:", err)
 		var stopped *guestinit.Stopped
@@ -25,6 +30,19 @@ func main() {
 			os.Exit(stopped.Code)
 		}
 		os.Exit(1)
+	}
+}
+
+// wait collects what processes leave behind, until the sandbox ends.
+func wait() {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	for range ended {
+		for {
+			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
+				break
+			}
+		}
 	}
 }
 

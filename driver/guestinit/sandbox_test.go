@@ -15,6 +15,7 @@ import (
 
 	"github.com/freshet-dev/freshet/driver/guestinit"
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/busyboxtest"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
@@ -68,17 +69,10 @@ func goBuild(t testing.TB, out, pkg string) {
 	}
 }
 
-// install puts a static busybox there, from Debian's package where it is not installed.
+// install puts a static busybox there.
 func install(t testing.TB, target string) {
 	t.Helper()
-	data, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		out, failed := exec.Command("sh", "-c", "apt-get update && apt-get install -y busybox-static").CombinedOutput()
-		if failed != nil {
-			t.Fatalf("install busybox-static: %v\n%s", failed, out)
-		}
-		data, err = os.ReadFile("/bin/busybox")
-	}
+	data, err := os.ReadFile(busyboxtest.Path(t))
 	if err == nil {
 		err = os.WriteFile(target, data, 0o755)
 	}

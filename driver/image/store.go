@@ -170,6 +170,8 @@ type Image struct {
 	Root string
 	// Defaults are the image's word on how to run it.
 	Defaults Defaults
+
+	layers []layer
 }
 
 // Defaults are what an image's config says about running it, as in the OCI image specification.
@@ -229,7 +231,7 @@ func (s *Store) image(ctx context.Context, ref reference, req Request) (_ *Image
 	if err != nil {
 		return nil, err
 	}
-	return &Image{Digest: "sha256:" + rec.Digest, Content: rec.content(), Root: root, Defaults: rec.Defaults}, nil
+	return newImage(rec, root), nil
 }
 
 // meaning finds what the reference means: from what is known, or by asking where it leads.

@@ -14,26 +14,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/busyboxtest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 )
-
-// findBusybox is the path of a static busybox: a shell and its tools in one file that needs nothing of a root.
-func findBusybox(t testing.TB) string {
-	t.Helper()
-	if path, err := exec.LookPath("busybox"); err == nil {
-		return path
-	}
-	for _, args := range [][]string{{"update"}, {"install", "-y", "busybox-static"}} {
-		if out, err := exec.Command("apt-get", args...).CombinedOutput(); err != nil {
-			t.Fatalf("apt-get %v: %v\n%s", args, err, out)
-		}
-	}
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // shellRoot makes a root with a shell, its tools and a few accounts.
 func shellRoot(t testing.TB) string {
@@ -44,7 +27,7 @@ func shellRoot(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
-	data, err := os.ReadFile(findBusybox(t))
+	data, err := os.ReadFile(busyboxtest.Path(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +45,7 @@ func shellRoot(t testing.TB) string {
 	if err := os.Chmod(filepath.Join(root, "bin/busybox"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	names, err := exec.Command(findBusybox(t), "--list").Output()
+	names, err := exec.Command(busyboxtest.Path(t), "--list").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

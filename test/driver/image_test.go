@@ -17,34 +17,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-)
 
-// busybox is the path of a static busybox: a shell and its tools in one file that needs nothing of a root.
-func busybox(t *testing.T) string {
-	t.Helper()
-	if path, err := exec.LookPath("busybox"); err == nil {
-		return path
-	}
-	for _, args := range [][]string{{"update"}, {"install", "-y", "busybox-static"}} {
-		if out, err := exec.Command("apt-get", args...).CombinedOutput(); err != nil {
-			t.Fatalf("apt-get %s: %v: %s", args[0], err, out)
-		}
-	}
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+	"github.com/freshet-dev/freshet/internal/busyboxtest"
+)
 
 // writeImage writes an image with a shell, two users and a working directory, as `docker save` does.
 func writeImage(t *testing.T, dir string) string {
 	t.Helper()
-	box, err := os.ReadFile(busybox(t))
+	box, err := os.ReadFile(busyboxtest.Path(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	applets, err := exec.Command(busybox(t), "--list").Output()
+	applets, err := exec.Command(busyboxtest.Path(t), "--list").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
