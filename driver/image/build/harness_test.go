@@ -90,7 +90,7 @@ func writeBase(t *testing.T, dir string) string {
 		_, err := io.WriteString(w, content)
 		must(t, err)
 	}
-	for _, name := range []string{"bin", "etc", "home", "home/worker", "data", "data/deep", "root", "usr"} {
+	for _, name := range []string{"bin", "etc", "data", "data/deep", "root", "usr"} {
 		put(&tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755}, "")
 	}
 	put(&tar.Header{Name: "tmp", Typeflag: tar.TypeDir, Mode: 0o1777}, "")
@@ -100,7 +100,7 @@ func writeBase(t *testing.T, dir string) string {
 			put(&tar.Header{Name: "bin/" + tool, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, "")
 		}
 	}
-	put(&tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, "root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1001::/home/worker:/bin/sh\n")
+	put(&tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, "root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1001::/data:/bin/sh\n")
 	put(&tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, "root:x:0:\nworker:x:1001:\nstaff:x:50:\n")
 	put(&tar.Header{Name: "data/one", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1000, Gid: 50}, "1")
 	put(&tar.Header{Name: "data/deep/two", Typeflag: tar.TypeReg, Mode: 0o600}, "2")
