@@ -2,21 +2,20 @@ package build
 
 import (
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/moby/sys/user"
 )
 
-// accounts finds the numbers of "user" or "user:group", by name or number, in the stage's root. A number alone is that of the group
+// accounts finds the numbers of "user" or "user:group", by name or number, in the tree. A number alone is that of the group
 // too, a name alone has the group of its account.
-func (s *stage) accounts(text string) (uid, gid int, err error) {
+func (t *tree) accounts(text string) (uid, gid int, err error) {
 	name, group, hasGroup := strings.Cut(text, ":")
 	if uid, err = strconv.Atoi(name); err == nil {
 		gid = uid
 	} else {
-		passwd, err := s.etc("passwd")
+		passwd, err := t.resolve("etc/passwd")
 		if err != nil {
 			return 0, 0, err
 		}
@@ -32,7 +31,7 @@ func (s *stage) accounts(text string) (uid, gid int, err error) {
 	if gid, err = strconv.Atoi(group); err == nil {
 		return uid, gid, nil
 	}
-	groups, err := s.etc("group")
+	groups, err := t.resolve("etc/group")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -41,10 +40,4 @@ func (s *stage) accounts(text string) (uid, gid int, err error) {
 		return 0, 0, fmt.Errorf("the image has no group %q", group)
 	}
 	return uid, found[0].Gid, nil
-}
-
-// etc is the path of a file in the root's /etc.
-func (s *stage) etc(name string) (string, error) {
-	t := tree{root: s.root()}
-	return t.resolve(filepath.Join("etc", name))
 }

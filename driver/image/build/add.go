@@ -117,7 +117,7 @@ func (s *stage) addAddress(ctx context.Context, items *items, address string, c 
 		}
 		to = path.Join(to, name)
 	}
-	at, modified, err := s.fetch(ctx, address)
+	at, modified, err := s.run.fetch(ctx, address)
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", address, err)
 	}
@@ -144,12 +144,12 @@ func (s *stage) addAddress(ctx context.Context, items *items, address string, c 
 }
 
 // fetch downloads to a file of the build's.
-func (s *stage) fetch(ctx context.Context, address string) (at string, modified time.Time, err error) {
-	dir, err := s.run.scratch.dir(s.run.builder)
+func (r *run) fetch(ctx context.Context, address string) (at string, modified time.Time, err error) {
+	dir, err := r.scratch.dir(r.builder)
 	if err != nil {
 		return "", modified, err
 	}
-	from, err := s.run.builder.Fetch(ctx, address)
+	from, err := r.builder.Fetch(ctx, address)
 	if err != nil {
 		return "", modified, err
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
 	"github.com/freshet-dev/freshet/driver/image"
 )
 
@@ -53,6 +55,22 @@ func (c Config) env() map[string]string {
 		values[name] = value
 	}
 	return values
+}
+
+// label notes something of the image.
+func (c *Config) label(name, value string) {
+	if c.Labels == nil {
+		c.Labels = make(map[string]string)
+	}
+	c.Labels[name] = value
+}
+
+// commandLine is what a command in either form runs.
+func (c Config) commandLine(line instructions.ShellDependantCmdLine) []string {
+	if line.PrependShell {
+		return c.inShell(strings.Join(line.CmdLine, " "))
+	}
+	return slices.Clone(line.CmdLine)
 }
 
 // inShell is what runs a line of the shell form.

@@ -454,7 +454,7 @@ type ownership struct {
 func (s *stage) ownership(chown, chmod string) (o ownership, err error) {
 	if chown != "" {
 		o.chown = true
-		if o.uid, o.gid, err = s.accounts(chown); err != nil {
+		if o.uid, o.gid, err = (&tree{root: s.root()}).accounts(chown); err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", chown, err)
 		}
 	}

@@ -63,7 +63,7 @@ func (s *stage) doRun(ctx context.Context, c *instructions.RunCommand) error {
 // script is what a RUN runs: a command line, a line for the shell, or a script.
 func (s *stage) script(c *instructions.RunCommand, step *Step) error {
 	if len(c.Files) == 0 {
-		step.Args = s.commandLine(c.ShellDependantCmdLine)
+		step.Args = s.config.commandLine(c.ShellDependantCmdLine)
 		return nil
 	}
 	if !c.PrependShell || len(c.CmdLine) != 1 {
@@ -103,7 +103,7 @@ func (s *stage) mount(ctx context.Context, m *instructions.Mount, step *Step, en
 		step.Mounts = append(step.Mounts, sandbox.Mount{Target: target, Writable: true, Size: m.SizeLimit})
 		return []any{"tmpfs", target, m.SizeLimit}, nil
 	case instructions.MountTypeCache:
-		dir, err := s.cache(m, target)
+		dir, err := s.run.builder.cache(m, target)
 		step.Mounts = append(step.Mounts, sandbox.Mount{Source: dir, Target: target, Writable: !m.ReadOnly})
 		return []any{"cache", target, m.CacheID}, err
 	case instructions.MountTypeSecret:
@@ -115,12 +115,12 @@ func (s *stage) mount(ctx context.Context, m *instructions.Mount, step *Step, en
 }
 
 // cache is a directory that steps with the same id share, over builds.
-func (s *stage) cache(m *instructions.Mount, target string) (string, error) {
+func (b *Builder) cache(m *instructions.Mount, target string) (string, error) {
 	id := m.CacheID
 	if id == "" {
 		id = target
 	}
-	dir := filepath.Join(s.run.builder.Dir, cachesDir, keyOf(id))
+	dir := filepath.Join(b.Dir, cachesDir, keyOf(id))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make cache: %w", err)
 	}

@@ -103,7 +103,10 @@ func (r *Sandboxes) Run(ctx context.Context, step Step) (exit sandbox.Exit, err 
 	if exit, err = command(ctx, box, step); err != nil || exit != (sandbox.Exit{}) {
 		return exit, err
 	}
-	return exit, upper(box, step)
+	if err := upper(box, step); err != nil { // such as one that ended the sandbox's first process
+		return exit, fmt.Errorf("the command ended and its changes cannot be read: %w", err)
+	}
+	return exit, nil
 }
 
 func (r *Sandboxes) create(config sandbox.Config) (*sandbox.Sandbox, error) {

@@ -135,16 +135,16 @@ func (s *stage) configure(command instructions.Command) error {
 		}
 	case *instructions.LabelCommand:
 		for _, pair := range c.Labels {
-			s.label(pair.Key, pair.Value)
+			config.label(pair.Key, pair.Value)
 		}
 	case *instructions.MaintainerCommand:
-		s.label("maintainer", c.Maintainer)
+		config.label("maintainer", c.Maintainer)
 	case *instructions.UserCommand:
 		config.User = c.User
 	case *instructions.CmdCommand:
-		config.Cmd, s.cmdSet = s.commandLine(c.ShellDependantCmdLine), true
+		config.Cmd, s.cmdSet = config.commandLine(c.ShellDependantCmdLine), true
 	case *instructions.EntrypointCommand:
-		config.Entrypoint = s.commandLine(c.ShellDependantCmdLine)
+		config.Entrypoint = config.commandLine(c.ShellDependantCmdLine)
 		if !s.cmdSet {
 			config.Cmd = nil // the base's were for its own entrypoint
 		}
@@ -181,21 +181,6 @@ func (s *stage) declare(command *instructions.ArgCommand) {
 			s.args[arg.Key] = global
 		}
 	}
-}
-
-func (s *stage) label(name, value string) {
-	if s.config.Labels == nil {
-		s.config.Labels = make(map[string]string)
-	}
-	s.config.Labels[name] = value
-}
-
-// commandLine is what a command in either form runs.
-func (s *stage) commandLine(line instructions.ShellDependantCmdLine) []string {
-	if line.PrependShell {
-		return s.config.inShell(strings.Join(line.CmdLine, " "))
-	}
-	return slices.Clone(line.CmdLine)
 }
 
 // portsOf are ports as images name them: "80" is "80/tcp", "7000-7001" is two.
