@@ -130,8 +130,8 @@ func command(ctx context.Context, box *sandbox.Sandbox, step Step) (sandbox.Exit
 		_, _ = fmt.Fprintf(step.Output, "%s: not found\n", step.Args[0]) // to a buffer
 	}
 	// What the step left running may hold its streams; the sandbox's end closes them.
-	if stopped := box.Pause(); stopped != nil && err == nil {
-		err = stopped
+	if stopped := box.Pause(); stopped != nil && err == nil && exit == (sandbox.Exit{}) {
+		err = fmt.Errorf("the command ended its sandbox: %w", stopped)
 	}
 	_ = read.SetReadDeadline(time.Now().Add(drainWait)) // an os.Pipe has deadlines
 	copying.Wait()
