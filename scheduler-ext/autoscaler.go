@@ -88,6 +88,8 @@ type scaler struct {
 	states map[queue.Function]*state
 	awake  map[queue.Function]struct{}
 	fleet  *fleet.Fleet
+	// recall says that what has no place since before this instance acted is still to be read.
+	recall bool
 	// wrong is what was reported of functions whose jobs are wrong.
 	wrong map[queue.Function]string
 	// sharing divides what functions share; limited is when its limits were last read.
@@ -242,7 +244,9 @@ func (a *scaler) succeed(ctx context.Context) {
 	clear(a.wrong)
 	_, acts := a.leader.Lease()
 	a.metrics.acts(acts)
+	a.recall = acts
 	if !acts {
+		a.metrics.forget()
 		return
 	}
 	for _, entry := range a.functions.List() {

@@ -189,13 +189,16 @@ func (a *scaler) carryOut(ctx context.Context, function queue.Function, s *state
 		blocked += max(wanted, 0)
 	}
 	surplus := max(total-s.decision.Count, blocked)
-	if len(entry.Groups) > 1 && blocked == 0 && s.seen.Ready < s.decision.Count {
-		surplus = 0 // workers of another group are to come first
-	}
+	// Workers of another group are to come first; what waits for a place serves nobody and goes at once.
+	othersFirst := len(entry.Groups) > 1 && blocked == 0 && s.seen.Ready < s.decision.Count
 	for i := len(entry.Groups) - 1; i >= 0 && surplus > 0; i-- {
 		group := entry.Groups[i]
 		count := s.countOf(entry, group)
-		if fall := min(count-target[i], surplus); fall > 0 {
+		fall := min(count-target[i], surplus)
+		if othersFirst {
+			fall = min(fall, s.unplaced[group.Name])
+		}
+		if fall > 0 {
 			a.shrinkTo(ctx, function, s, entry, group.Name, count, count-fall)
 			return
 		}

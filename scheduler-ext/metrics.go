@@ -79,6 +79,9 @@ func (m *metrics) policy(function queue.Function, wrong bool) {
 	m.wrong.DeleteLabelValues(function.Namespace, function.App, function.Name)
 }
 
+// forget drops what only the instance that acts knows.
+func (m *metrics) forget() { m.pending.Reset() }
+
 // reportCapacity counts the workers without a place, for those who add nodes.
 func (a *scaler) reportCapacity() {
 	a.metrics.pending.Reset()

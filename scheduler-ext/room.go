@@ -11,16 +11,20 @@ import (
 	"github.com/freshet-dev/freshet/internal/queue"
 )
 
-// lookForRoom asks Nomad, now and then, whether a better group than those in use has room again. It is a plan, which changes
-// nothing.
+// lookForRoom asks Nomad, now and then, whether a better group than those in use has room again, and, while workers wait for a
+// place, whether any has. It is a plan, which changes nothing.
 func (a *scaler) lookForRoom(ctx context.Context, function queue.Function, s *state, entry jobs.Entry, target []int) {
 	now := time.Now()
+	waiting := 0
+	for _, count := range s.unplaced {
+		waiting += count
+	}
 	for i, group := range entry.Groups {
 		full, isFull := s.full[group.Name]
 		if !isFull || now.Before(full.look) {
 			continue
 		}
-		worse := 0
+		worse := waiting // or without a place at all
 		for _, count := range target[i+1:] {
 			worse += count
 		}

@@ -120,6 +120,10 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 	for function, s := range a.states {
 		s.depth = depths[function]
 	}
+	if a.recall {
+		a.recall = false
+		a.scaling.Go(func() { a.readBlocked(ctx) })
+	}
 	a.share(ctx, now)
 	next := idleSweep
 	for function, s := range a.states {
@@ -133,6 +137,23 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 	}
 	a.reportCapacity()
 	return next
+}
+
+// readBlocked tells the loop what had no place before this instance acted. Where it fails, the next evaluations tell.
+func (a *scaler) readBlocked(ctx context.Context) {
+	reading, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	items, err := news.Blocked(reading, a.target.nomad)
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn().Err(err).Msg("read what has no place")
+	}
+	for _, item := range items {
+		select {
+		case a.news <- item:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (a *scaler) state(function queue.Function) *state {

@@ -107,7 +107,9 @@ func (r *Reader) event(e *api.Event) error {
 		return fmt.Errorf("decode event of %s: %w", e.Key, err)
 	}
 	if evaluation := payload.Evaluation; evaluation != nil && evaluation.Status == api.EvalStatusComplete {
-		r.evaluated(evaluation)
+		if item, ok := itemOf(evaluation); ok {
+			r.tell(item)
+		}
 	}
 	if alloc := payload.Allocation; alloc != nil && alloc.ClientStatus == api.AllocClientStatusFailed {
 		if function, ok := functionOf(alloc.Namespace, alloc.JobID); ok {
@@ -117,17 +119,34 @@ func (r *Reader) event(e *api.Event) error {
 	return nil
 }
 
-func (r *Reader) evaluated(evaluation *api.Evaluation) {
+// Blocked is what Nomad has found no place for at this moment, for whoever did not hear it when it was news.
+func Blocked(ctx context.Context, nomad *api.Client) ([]Item, error) {
+	query := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, Filter: `Status == "blocked"`}).WithContext(ctx)
+	evaluations, _, err := nomad.Evaluations().List(query)
+	if err != nil {
+		return nil, fmt.Errorf("list blocked evaluations: %w", err)
+	}
+	var items []Item
+	for _, evaluation := range evaluations {
+		if item, ok := itemOf(evaluation); ok {
+			items = append(items, item)
+		}
+	}
+	return items, nil
+}
+
+// itemOf is what an evaluation says; false for one that is not of a function's job.
+func itemOf(evaluation *api.Evaluation) (Item, bool) {
 	function, ok := functionOf(evaluation.Namespace, evaluation.JobID)
 	if !ok {
-		return
+		return Item{}, false
 	}
 	item := Item{Function: function, Job: evaluation.JobID, Evaluated: true, JobIndex: evaluation.JobModifyIndex, Unplaced: make(map[string]int)}
 	for group, metric := range evaluation.FailedTGAllocs {
 		item.Unplaced[group] = 1 + metric.CoalescedFailures
 		item.Why = missing(metric)
 	}
-	r.tell(item)
+	return item, true
 }
 
 // functionOf reads a job's name; whether it is a function's is the listener's to know.

@@ -3,18 +3,24 @@ package instances
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-dev/freshet/internal/consultest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/jobspecs"
+	"github.com/freshet-dev/freshet/scheduler-ext/apm"
+	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
 // TestTheNextOneActsAfterAKill: two instances, one of them killed in the middle of a burst over many functions. The other goes on
@@ -179,6 +185,51 @@ func TestASenselessPolicyIsToldAndTheLastOneHolds(t *testing.T) {
 	if metrics := r.metrics(t, i); !strings.Contains(metrics, `freshet_autoscaler_policy_wrong{app="app",function="f0",namespace="default"} 1`) || strings.Contains(metrics, `function="f1"`) {
 		t.Errorf("the metrics do not tell: %s", metrics)
 	}
+}
+
+// TestWhatHasNoPlaceIsToldAsCapacity: on a Nomad without nodes nothing has a place. The plugin of nomad-autoscaler tells how much
+// that is by kind, and the same after the instance that saw it happen was killed; with none that acts it tells nothing at all.
+func TestWhatHasNoPlaceIsToldAsCapacity(t *testing.T) {
+	r := newRig(t)
+	for number, kinds := range [][]string{nil, {"h100", "any"}} {
+		f := spec.Function{
+			App: "app", Name: function(number).Name, Config: spec.Config{Code: "/srv/program", Handler: &spec.Handler{Type: spec.HandlerGo}},
+			Resources: spec.Resources{GPUs: len(kinds), GPUKinds: kinds}, Scaling: spec.Scaling{Max: 5, TargetInflight: 4},
+		}
+		job, err := jobspecs.Render(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := jobs.Register(t.Context(), r.nomad, job); err != nil {
+			t.Fatal(err)
+		}
+		r.publish(t, function(number), 9)
+	}
+	first, second := r.start(t), r.start(t)
+	plugin := apm.New(t.Context(), hclog.NewNullLogger())
+	if err := plugin.SetConfig(map[string]string{"autoscalers": first.address + ", " + second.address + "/", "nomad_address": r.address}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]float64{"pending": 9, "pending/none": 3, "pending/h100": 6, "pending/any": 0, "nodes/gpu/4/h100": 2, "nodes/gpu/8": 2}
+	told := func() map[string]float64 {
+		answers := make(map[string]float64)
+		for query := range want {
+			if got, err := plugin.Query(query, sdk.TimeRange{}); err == nil {
+				answers[query] = got[0].Value
+			}
+		}
+		return answers
+	}
+	for range 2 {
+		eventually.True(t, "the plugin tells what has no place", func() bool { return maps.Equal(told(), want) })
+		acting := r.awaitActing(t, first, second)
+		acting.kill(t)
+		if acting == first {
+			first = second
+		}
+		second = first
+	}
+	eventually.True(t, "nothing is told without an instance", func() bool { return len(told()) == 0 })
 }
 
 type whyAnswer struct {

@@ -23,8 +23,9 @@ type output struct {
 func main() {
 	app := freshet.New("scaled")
 	window := freshet.ScaledownWindow(time.Second)
-	freshet.Func(app, "a", wait, freshet.Concurrency(4), freshet.Timeout(2*time.Minute), freshet.Scale(0, 4), window)
-	freshet.Func(app, "b", wait, freshet.Concurrency(4), freshet.Timeout(2*time.Minute), freshet.Scale(0, 4), window)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		freshet.Func(app, name, wait, freshet.Concurrency(4), freshet.Timeout(2*time.Minute), freshet.Scale(0, 4), window)
+	}
 	for _, name := range []string{"zero0", "zero1", "zero2", "zero3", "zero4", "zero5"} {
 		freshet.Func(app, name, wait, freshet.Scale(0, 1), window)
 	}
