@@ -53,6 +53,7 @@ func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, 
 	p.task = handoff.Task{
 		Identity: wire.Identity{Namespace: cfg.Namespace, App: app, Function: function, Version: version(code, pulled)},
 		Node:     cfg.NodeName, Config: config, MemoryMB: memoryMB(cfg),
+		Blobs: s.config.Blobs,
 		NATS:  handoff.NATS{URL: s.config.NATS.URL, User: s.config.NATS.User, Password: s.config.NATS.Password},
 		Runsc: s.config.Runsc, Platform: s.config.Platform, SharedDir: filepath.Join(s.config.DataDir, sharedDir),
 	}

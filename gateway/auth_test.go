@@ -160,7 +160,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 	}{
 		{"POST", "/v1/functions/demo/ecko/spawn", "1", nil, 404},
 		{"GET", spawnEcho, "", nil, 405},
-		{"POST", spawnEcho, big, nil, 413},
+		{"POST", "/v1/functions/demo/ecko/stream", big, nil, 404},
 		{"POST", spawnEcho + "?stram=true", "1", nil, 400},
 		{"POST", spawnEcho, "1", http.Header{"Freshet-Keep": {"1ms"}}, 400},
 		{"POST", spawnEcho, "1", http.Header{"Freshet-Timeout": {"soon"}}, 400},

@@ -65,7 +65,7 @@ func (c *caller) callOrRedirect(w http.ResponseWriter, r *http.Request, t target
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	own.envelope.Call, own.envelope.Keep = queue.CallOfInput(queue.NewBatch(t.began), 0), keepKeyed
-	result, err := c.take(r.WithContext(ctx), own, buffer, t.function.MaxPending)
+	result, err := c.take(w, r.WithContext(ctx), own, buffer, t.function.MaxPending)
 	switch {
 	case err == nil:
 		t.stats.done(time.Since(t.began), result)
@@ -84,7 +84,7 @@ func (c *caller) callOrRedirect(w http.ResponseWriter, r *http.Request, t target
 
 // callAndWait waits until the call ends.
 func (c *caller) callAndWait(w http.ResponseWriter, r *http.Request, t target, own *call, buffer *[]byte) {
-	result, err := c.take(r, own, buffer, t.function.MaxPending)
+	result, err := c.take(w, r, own, buffer, t.function.MaxPending)
 	if err != nil {
 		c.failed(w, r, t, own, err)
 		return
@@ -135,11 +135,11 @@ func envelopeOf(key queue.Function, header callHeader, function spec.Function, n
 }
 
 // take reads the input and sees the call through.
-func (x *exchange) take(r *http.Request, c *call, buffer *[]byte, maxPending int64) (queue.Result, error) {
-	if err := readBody(r, buffer); err != nil {
+func (x *exchange) take(w http.ResponseWriter, r *http.Request, c *call, buffer *[]byte, maxPending int64) (queue.Result, error) {
+	large, err := x.payloads.read(w, r, &c.envelope, buffer)
+	if err != nil {
 		return queue.Result{}, err
 	}
-	c.envelope.Body = *buffer
 	stores, err := x.connected()
 	if err != nil {
 		return queue.Result{}, err
@@ -147,13 +147,43 @@ func (x *exchange) take(r *http.Request, c *call, buffer *[]byte, maxPending int
 	if err := c.stats.admit(maxPending); err != nil {
 		return queue.Result{}, err
 	}
-	if c.envelope.IdempotencyKey != "" {
-		return x.takeOnce(r.Context(), c, stores)
-	}
 	if c.envelope.Call == "" {
 		c.envelope.Call = newCall(c.envelope.Published)
 	}
+	if large {
+		return x.takeLarge(w, r, c, stores)
+	}
+	if c.envelope.IdempotencyKey != "" {
+		return x.takeOnce(r.Context(), c, stores)
+	}
 	return x.ask(r.Context(), c)
+}
+
+// takeLarge stores a large input before it sees the call through.
+func (x *exchange) takeLarge(w http.ResponseWriter, r *http.Request, c *call, stores *stores) (result queue.Result, err error) {
+	if err := x.payloads.keep(w, r, &c.envelope); err != nil {
+		return queue.Result{}, err
+	}
+	x.stamp(&c.envelope)
+	own := c.envelope.Payload
+	if c.envelope.IdempotencyKey != "" {
+		result, err = x.takeOnce(r.Context(), c, stores)
+	} else {
+		result, err = x.ask(r.Context(), c)
+	}
+	if err != nil && asProblem(err).Kind == kindQueueFull {
+		x.payloads.discard(r.Context(), own)
+	}
+	return result, err
+}
+
+// stamp begins a call's time once its input is there.
+func (x *exchange) stamp(e *queue.Envelope) {
+	now := time.Now()
+	if !e.Deadline.IsZero() {
+		e.Deadline = now.Add(e.Deadline.Sub(e.Published))
+	}
+	e.Published = now
 }
 
 // admit refuses a call beyond the function's own limit. What waits here is exact; what waits elsewhere was measured up to
@@ -262,6 +292,10 @@ func (c *caller) answer(w http.ResponseWriter, r *http.Request, result queue.Res
 		values[4] = "application/octet-stream"
 	}
 	h["Content-Type"] = values[4:5:5]
+	if result.Payload != nil {
+		c.send(w, r, result.Payload)
+		return
+	}
 	h["Content-Length"] = values[5:6:6]
 	w.WriteHeader(http.StatusOK)
 	if _, err := w.Write(result.Body); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {

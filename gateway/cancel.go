@@ -40,7 +40,7 @@ func (x *exchange) cancelCall(ctx context.Context, function queue.Function, call
 // load finds a batch, by its own id or that of one of its calls.
 func (x *exchange) load(ctx context.Context, id string) (queue.Batch, error) {
 	batch, err := queue.LoadBatch(ctx, x.nc, id)
-	return batch, batchProblem(id, err)
+	return batch, x.batchProblem(id, err)
 }
 
 // latest finds a batch for those who change its record.
@@ -49,15 +49,15 @@ func (x *exchange) latest(ctx context.Context, id string) (queue.Batch, error) {
 	if err == nil {
 		batch, err = batch.Latest(ctx, x.nc)
 	}
-	return batch, batchProblem(id, err)
+	return batch, x.batchProblem(id, err)
 }
 
-func batchProblem(id string, err error) error {
+func (x *exchange) batchProblem(id string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, queue.ErrNoBatch):
-		return &problem{Kind: kindNotFound, Message: "nothing was spawned with id " + id + ", or its time is over"}
+		return x.unknown(id, "nothing is known of "+id)
 	}
 	return unavailable("what was spawned cannot be read; try again", err)
 }

@@ -21,16 +21,20 @@ type deadView struct {
 	Kind        string                `json:"kind"`
 	Message     string                `json:"message"`
 	Died        time.Time             `json:"died"`
-	InputSize   int                   `json:"input_bytes"`
+	InputSize   int64                 `json:"input_bytes"`
 	ContentType string                `json:"content_type,omitempty"`
 	Failed      []queue.FailedAttempt `json:"failed_attempts,omitempty"`
 	Input       string                `json:"input_url"`
 }
 
 func viewDead(d queue.DeadCall) deadView {
+	size := int64(len(d.Body))
+	if d.Payload != nil {
+		size = d.Payload.Size
+	}
 	return deadView{
 		Call: d.Call, Namespace: d.Function.Namespace, Function: d.Function.App + "." + d.Function.Name, Method: d.Method,
-		Attempts: d.Attempt, Kind: string(d.Reason.Kind), Message: d.Reason.Message, Died: d.Died, InputSize: len(d.Body),
+		Attempts: d.Attempt, Kind: string(d.Reason.Kind), Message: d.Reason.Message, Died: d.Died, InputSize: size,
 		ContentType: d.ContentType, Input: "/v1/dead/" + d.Call + "/input",
 	}
 }
@@ -114,7 +118,7 @@ func (d *deadCalls) handleInput(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
-	d.answer(w, r, queue.Result{Call: dead.Call, Attempt: dead.Attempt, ContentType: dead.ContentType, Body: dead.Body})
+	d.answer(w, r, queue.Result{Call: dead.Call, Attempt: dead.Attempt, ContentType: dead.ContentType, Body: dead.Body, Payload: dead.Payload})
 }
 
 // handleReplay puts a dead call back into its queue.
@@ -124,6 +128,10 @@ func (d *deadCalls) handleReplay(w http.ResponseWriter, r *http.Request) {
 		_, err = d.find(dead.Function.Namespace, dead.Function.App, dead.Function.Name)
 	}
 	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	if err := d.payloads.again(r.Context(), dead); err != nil {
 		d.refuse(w, r, err)
 		return
 	}

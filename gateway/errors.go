@@ -20,6 +20,7 @@ const (
 	kindNotFound     wire.Kind = "not_found"
 	kindNotAllowed   wire.Kind = "not_allowed"
 	kindTooLarge     wire.Kind = "too_large"
+	kindTooSlow      wire.Kind = "too_slow"
 	kindQueueFull    wire.Kind = "queue_full"
 	kindUnavailable  wire.Kind = "unavailable"
 	kindConflict     wire.Kind = "conflict"
@@ -39,7 +40,7 @@ func statusOf(kind wire.Kind) int {
 		return http.StatusBadRequest
 	case wire.KindTimeout, wire.KindExpired:
 		return http.StatusGatewayTimeout
-	case wire.KindCrash, wire.KindMemory, wire.KindProtocol, wire.KindLost:
+	case wire.KindCrash, wire.KindMemory, wire.KindProtocol, wire.KindLost, wire.KindPayload:
 		return http.StatusBadGateway
 	case wire.KindStart, kindUnavailable:
 		return http.StatusServiceUnavailable
@@ -49,6 +50,8 @@ func statusOf(kind wire.Kind) int {
 		return http.StatusNotFound
 	case kindNotAllowed:
 		return http.StatusMethodNotAllowed
+	case kindTooSlow:
+		return http.StatusRequestTimeout
 	case kindTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case kindQueueFull:

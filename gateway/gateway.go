@@ -5,6 +5,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -45,6 +46,7 @@ type Blobs interface {
 	Has(ctx context.Context, digest string) (bool, error)
 	Put(ctx context.Context, digest string, in io.Reader) error
 	Open(ctx context.Context, digest string) (*blobs.Reader, error)
+	Payloads() *blobs.Payloads
 }
 
 // Config is what a gateway is made of. Every field without a default is needed.
@@ -67,6 +69,14 @@ type Config struct {
 	// have the same. PrivateCallbacks lets them be told at addresses that are not public.
 	CallbackSecret   string
 	PrivateCallbacks bool
+	// MaxPayload is the largest input of a call, in bytes. Default queue.MaxPayload, 4 GiB.
+	MaxPayload int64
+	// BodyWait is how long the body of a call may take, beside a second for each 16 KiB of it. Default 30 s.
+	BodyWait time.Duration
+	// PayloadGrace is how long what no call refers to is kept in the blob store: longer than clocks of the store and of NATS differ.
+	// Default 1 h. PayloadSweep is how often it is looked through. Default 1 min.
+	PayloadGrace time.Duration
+	PayloadSweep time.Duration
 	// Registry takes the metrics and is served at /metrics.
 	Registry *prometheus.Registry
 	// Version is shown in the metrics.
@@ -88,6 +98,7 @@ type Gateway struct {
 	deploys   *deploys
 	logs      *logReader
 	blobs     Blobs
+	sweep     *sweep
 	streams   queue.Settings
 
 	handler http.Handler
@@ -106,6 +117,9 @@ type exchange struct {
 	log zerolog.Logger
 	// bulk publishes many calls without waiting for each.
 	bulk jetstream.JetStream
+
+	payloads *payloads
+	keep     time.Duration // the longest that results are kept
 
 	waiters *waiters
 	workers *workers
@@ -151,6 +165,7 @@ func New(config Config) (*Gateway, error) {
 	calls := &caller{
 		exchange: &exchange{
 			id: ulid.Make().String(), nc: config.NATS, js: js, bulk: bulk, log: config.Log,
+			payloads: newPayloads(config), keep: cmp.Or(config.Streams.ResultAge, maxTimeout),
 			waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
 		},
 		responder: answers, directory: functions, metrics: metrics,
@@ -168,7 +183,7 @@ func New(config Config) (*Gateway, error) {
 		schedules: &schedules{calls},
 		deploys:   &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},
-		blobs:     config.Blobs, streams: config.Streams,
+		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,
 	}
 	mux, err := g.serveMux(config.Version)
 	if err != nil {
@@ -262,6 +277,7 @@ func (g *Gateway) openStores(run context.Context) error {
 			}
 		})
 	}
+	g.done.Go(func() { g.sweep.follow(run) })
 	g.done.Go(func() {
 		if err := g.schedules.follow(run, ticks); err != nil && run.Err() == nil {
 			g.exchange.log.Error().Err(err).Msg("schedules make no calls here")

@@ -41,7 +41,7 @@ func (x *exchange) takeOnce(ctx context.Context, c *call, s *stores) (queue.Resu
 	e := &c.envelope
 	e.Keep = keepKeyed
 	name := keyName(e.Function, e.IdempotencyKey)
-	known, err := x.claim(ctx, s, name, e, newCall(e.Published))
+	known, err := x.claim(ctx, s, name, e, e.Call)
 	if err != nil {
 		return queue.Result{}, err
 	}
@@ -54,8 +54,7 @@ func (x *exchange) takeOnce(ctx context.Context, c *call, s *stores) (queue.Resu
 // claim makes the id given the call's, unless another request with the same key was first: then that call's id is, and known is
 // true. The same key with another input is refused.
 func (x *exchange) claim(ctx context.Context, s *stores, name string, e *queue.Envelope, id string) (known bool, err error) {
-	sum := sha256.Sum256(e.Body)
-	print := hex.EncodeToString(sum[:8])
+	print := fingerprint(e)
 	_, err = s.keys.Create(ctx, name, []byte(id+" "+print))
 	if err == nil {
 		e.Call = id
@@ -74,7 +73,18 @@ func (x *exchange) claim(ctx context.Context, s *stores, name string, e *queue.E
 			"header Idempotency-Key: %q was used for another input within a day; use a new key for a new call", e.IdempotencyKey)}
 	}
 	e.Call = id
+	x.payloads.joined(ctx, e)
 	return true, nil
+}
+
+// fingerprint tells one input from another, whether it travels in the message or not.
+func fingerprint(e *queue.Envelope) string {
+	const size = 8
+	if e.Payload != nil {
+		return e.Payload.Sum[:hex.EncodedLen(size)]
+	}
+	sum := sha256.Sum256(e.Body)
+	return hex.EncodeToString(sum[:size])
 }
 
 // join waits for a call that another request made, perhaps in a gateway that is gone.

@@ -48,7 +48,10 @@ type callView struct {
 	// Output is JSON as the function wrote it, or text as a JSON string; neither is shown where it is binary.
 	ContentType string          `json:"content_type,omitempty"`
 	Output      json.RawMessage `json:"output,omitempty"`
-	Error       *wire.Error     `json:"error,omitempty"`
+	// OutputBytes is the size of an output that is too large to be shown: it is at OutputURL.
+	OutputBytes int64       `json:"output_bytes,omitempty"`
+	OutputURL   string      `json:"output_url,omitempty"`
+	Error       *wire.Error `json:"error,omitempty"`
 	// Failed are the attempts that failed.
 	Failed []queue.FailedAttempt `json:"failed_attempts,omitempty"`
 	Result string                `json:"result_url"`
@@ -76,6 +79,7 @@ func (v *callView) end(r queue.Result) {
 	v.Status, v.Worker, v.Attempt, v.Error = statusWord(r), r.Worker, r.Attempt, r.Error
 	v.Queued, v.Started, v.Run = r.Queued.Seconds(), r.Started.Seconds(), r.Run.Seconds()
 	v.ContentType, v.Output = r.ContentType, asJSON(r)
+	v.OutputBytes, v.OutputURL = outputSize(r), outputURL(r)
 }
 
 // asJSON is an output within JSON; nil when it is binary.

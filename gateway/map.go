@@ -32,8 +32,11 @@ type mapped struct {
 	Call   string          `json:"call"`
 	Output json.RawMessage `json:"output,omitempty"`
 	// Base64 is an output that is neither JSON nor text.
-	Base64 string      `json:"output_base64,omitempty"`
-	Error  *wire.Error `json:"error,omitempty"`
+	Base64 string `json:"output_base64,omitempty"`
+	// Bytes is the size of an output that is too large for a line: it is at URL.
+	Bytes int64       `json:"output_bytes,omitempty"`
+	URL   string      `json:"output_url,omitempty"`
+	Error *wire.Error `json:"error,omitempty"`
 }
 
 // mapEnd is the last line: without it the answer was cut off.
@@ -49,7 +52,7 @@ type mapEnd struct {
 }
 
 func newMapped(index int64, r queue.Result) mapped {
-	line := mapped{Index: index, Call: r.Call, Error: r.Error, Output: asJSON(r)}
+	line := mapped{Index: index, Call: r.Call, Error: r.Error, Output: asJSON(r), Bytes: outputSize(r), URL: outputURL(r)}
 	if line.Output == nil && len(r.Body) > 0 {
 		line.Base64 = base64.StdEncoding.EncodeToString(r.Body)
 	}

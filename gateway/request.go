@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
@@ -180,12 +179,14 @@ func (b *buffers) put(buffer *[]byte) {
 	}
 }
 
-// readBody reads the input into the buffer, at most queue.MaxInline bytes of it.
-func readBody(r *http.Request, buffer *[]byte) error {
-	if r.ContentLength > queue.MaxInline {
-		return bodyTooLarge(strconv.FormatInt(r.ContentLength, 10) + " bytes")
-	}
+// readBody reads the input into the buffer. An input of more than queue.MaxInline bytes is large: what was read of it is in the
+// buffer, and there may be more.
+func readBody(r *http.Request, buffer *[]byte) (large bool, err error) {
 	b := (*buffer)[:0]
+	if r.ContentLength > queue.MaxInline {
+		*buffer = b
+		return true, nil
+	}
 	if need := int(r.ContentLength) + 1; need > cap(b) { // one more byte lets the read that finds the end fit
 		b = make([]byte, 0, need)
 	}
@@ -196,21 +197,13 @@ func readBody(r *http.Request, buffer *[]byte) error {
 		n, err := r.Body.Read(b[len(b):min(cap(b), queue.MaxInline+1)])
 		b = b[:len(b)+n]
 		*buffer = b
-		if len(b) > queue.MaxInline {
-			return bodyTooLarge("more than that")
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			p := badInput("body", fmt.Sprintf("%d bytes, then %v", len(b), err), "send the whole body")
-			p.cause = err
-			return p
+		switch {
+		case len(b) > queue.MaxInline:
+			return true, nil
+		case err == io.EOF:
+			return false, nil
+		case err != nil:
+			return false, err
 		}
 	}
-}
-
-func bodyTooLarge(size string) *problem {
-	return &problem{Kind: kindTooLarge, Message: fmt.Sprintf(
-		"body: %s: a call takes at most %d bytes (1 MiB); pass a reference to larger data", size, queue.MaxInline)}
 }

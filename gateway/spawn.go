@@ -32,7 +32,7 @@ func (s *spawns) handleSpawn(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	call, err := s.spawn(r, t)
+	call, err := s.spawn(w, r, t)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -44,10 +44,13 @@ func (s *spawns) handleSpawn(w http.ResponseWriter, r *http.Request) {
 }
 
 // spawn puts the call into the queue and records it.
-func (s *spawns) spawn(r *http.Request, t target) (string, error) {
+func (s *spawns) spawn(w http.ResponseWriter, r *http.Request, t target) (string, error) {
 	buffer := s.buffers.get()
 	defer s.buffers.put(buffer)
-	if err := readBody(r, buffer); err != nil {
+	e := t.spawned()
+	e.Stream, e.Call = t.header.query.Get("stream") == "true", queue.CallOfInput(queue.NewBatch(t.began), 0)
+	large, err := s.payloads.read(w, r, &e, buffer)
+	if err != nil {
 		return "", err
 	}
 	stores, err := s.connected()
@@ -57,14 +60,17 @@ func (s *spawns) spawn(r *http.Request, t target) (string, error) {
 	if err := t.stats.admit(t.function.MaxPending); err != nil {
 		return "", err
 	}
-	e := t.spawned()
 	if e.Callback = first(r.Header, "Freshet-Callback"); e.Callback != "" {
 		if err := s.callbacks.check(e.Callback); err != nil {
 			return "", err
 		}
 	}
-	e.Body, e.Stream = *buffer, t.header.query.Get("stream") == "true"
-	e.Call = queue.CallOfInput(queue.NewBatch(t.began), 0)
+	if large {
+		if err := s.payloads.keep(w, r, &e); err != nil {
+			return "", err
+		}
+		s.stamp(&e)
+	}
 	if e.IdempotencyKey != "" {
 		known, err := s.claim(r.Context(), stores, keyName(t.key, e.IdempotencyKey), &e, e.Call)
 		if err != nil {
@@ -79,7 +85,11 @@ func (s *spawns) spawn(r *http.Request, t target) (string, error) {
 		}
 	}
 	s.hintDemand(t.key, t.stats, t.began)
-	return e.Call, s.publishSpawned(r.Context(), e, t)
+	err = s.publishSpawned(r.Context(), e, t)
+	if err != nil && asProblem(err).Kind == kindQueueFull {
+		s.payloads.discard(r.Context(), e.Payload)
+	}
+	return e.Call, err
 }
 
 func (s *spawns) publishSpawned(ctx context.Context, e queue.Envelope, t target) error {

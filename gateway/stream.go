@@ -123,7 +123,7 @@ func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
 	defer t.stats.leave()
 	buffer := c.buffers.get()
 	defer c.buffers.put(buffer)
-	if err := c.startStream(r, t, &own, buffer); err != nil {
+	if err := c.startStream(w, r, t, &own, buffer); err != nil {
 		c.refuse(w, r, err)
 		return
 	}
@@ -148,18 +148,23 @@ func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (c *caller) startStream(r *http.Request, t target, own *call, buffer *[]byte) error {
+func (c *caller) startStream(w http.ResponseWriter, r *http.Request, t target, own *call, buffer *[]byte) error {
 	if t.header.key != "" {
 		return badInput("header Idempotency-Key", t.header.key, "a stream takes none: spawn the call with stream=true, and read its values from its address")
 	}
-	if err := readBody(r, buffer); err != nil {
+	large, err := c.payloads.read(w, r, &own.envelope, buffer)
+	if err != nil {
 		return err
 	}
 	if _, err := c.connected(); err != nil {
 		return err
 	}
-	own.envelope.Body, own.envelope.Stream, own.envelope.Call = *buffer, true, newCall(t.began)
-	return t.stats.admit(t.function.MaxPending)
+	own.envelope.Stream, own.envelope.Call = true, newCall(t.began)
+	if err := t.stats.admit(t.function.MaxPending); err != nil || !large {
+		return err
+	}
+	defer c.stamp(&own.envelope)
+	return c.payloads.keep(w, r, &own.envelope)
 }
 
 // handleValues reads the values of a generator that was spawned with stream=true, those that there are and those to come. A client

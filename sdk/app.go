@@ -29,6 +29,8 @@ type function struct {
 	serve handler
 	// generate is set in place of serve for a function that yields values.
 	generate generator
+	// reads says that it takes its input as an io.Reader.
+	reads bool
 	// snapshot says that the Snapshot option was given.
 	snapshot bool
 }
@@ -53,7 +55,7 @@ func New(name string) *App { return &App{name: name} }
 // An error becomes the caller's error with its Go type and message, and is retried as [Retries] says; [InputError] says that
 // the input is at fault. A panic is an error too, with its stack.
 func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), options ...Option) {
-	app.add(name, &function{serve: adapt(fn)}, options)
+	app.add(name, &function{serve: adapt(fn), reads: reads[In]()}, options)
 }
 
 // Generate adds a function that yields values while it runs: a caller who asks for a stream gets each as it comes, any other one gets

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"reflect"
 	"strings"
@@ -23,13 +24,25 @@ func InputError(format string, values ...any) error {
 // adapt makes a typed function one of bytes.
 func adapt[In, Out any](fn func(context.Context, In) (Out, error)) handler {
 	return func(ctx context.Context, contentType string, input []byte) (string, []byte, error) {
-		in, err := decode[In](contentType, input)
+		var in In
+		var err error
+		if reader, ok := any(&in).(*io.Reader); ok {
+			*reader, err = inputReader(ctx, input)
+		} else {
+			in, err = decode[In](contentType, input)
+		}
 		if err != nil {
 			return "", nil, err
 		}
 		out, err := fn(ctx, in)
 		if err != nil {
 			return "", nil, err
+		}
+		switch reader := any(&out).(type) {
+		case *io.Reader:
+			return outputOf(ctx, *reader)
+		case *io.ReadCloser:
+			return outputOf(ctx, *reader)
 		}
 		return encode(out)
 	}

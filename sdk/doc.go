@@ -14,7 +14,8 @@
 // # Inputs and outputs
 //
 // An input or output of type []byte is the caller's bytes as they are, a string is text, and anything else is JSON. An empty
-// body is the zero value.
+// body is the zero value. An input of type io.Reader is read as it comes, and an output of type io.Reader or io.ReadCloser is sent as it
+// is read: inputs and outputs of gigabytes then need little memory.
 //
 // # Snapshots
 //

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/sdk/wire"
+	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
 
 // serveStdio serves calls on the process's standard streams. What the program prints on standard output goes to standard
@@ -35,8 +36,11 @@ func (a *App) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := &guest{app: a, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc)}
+	g.bodies = stream.NewBodies(g.writer)
+	g.streams = stream.NewAcceptor(g.writer, g.bodies.Serve)
 	err := g.run(ctx, wire.NewReader(in, 0))
 	cancel()
+	g.streams.Close(err)
 	g.readers.Wait()
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
 		return nil // the host is gone, or has no more calls
@@ -49,6 +53,11 @@ type guest struct {
 	app      *App
 	function *function
 	writer   *wire.Writer
+	// bodies are the inputs and outputs that are too large for a message, streams what they come by.
+	bodies  *stream.Bodies
+	streams *stream.Acceptor
+	// most is the largest output that fits into a message; 0 where the host takes no larger ones.
+	most int64
 
 	// reading passes the reader on to the next one of the readers; waiting is how many of them wait for it.
 	reading chan *wire.Reader
@@ -118,6 +127,9 @@ func (g *guest) handle(ctx context.Context, msg wire.Message) error {
 	if g.function == nil && msg.Type != wire.TypeHello {
 		return fmt.Errorf("the host sent message 0x%02x before its greeting", uint8(msg.Type))
 	}
+	if msg.Type.Stream() {
+		return g.streams.Handle(msg)
+	}
 	switch msg.Type {
 	case wire.TypeHello:
 		return g.hello(ctx, msg)
@@ -155,6 +167,9 @@ func (g *guest) hello(ctx context.Context, msg wire.Message) error {
 		return g.fail(fmt.Errorf("the program has no function %q: the job's handler.entry must name one", hello.Entry))
 	}
 	g.function = function
+	if hello.Payloads {
+		g.most = hello.MaxPayload
+	}
 	g.setIdentity(hello.Identity)
 	return g.hook(ctx, function.hooks.enter)
 }
@@ -166,7 +181,7 @@ func (g *guest) hook(ctx context.Context, hook func(context.Context) error) erro
 			return g.fail(err)
 		}
 	}
-	return g.writer.Write(wire.TypeReady, 0, nil, nil)
+	return g.writer.Write(wire.TypeReady, 0, wire.Ready{Payloads: true}, nil)
 }
 
 // fail tells the host why this guest cannot serve, and ends it.
@@ -188,8 +203,12 @@ func (g *guest) call(ctx context.Context, msg wire.Message) (func(), error) {
 	g.cancels[msg.Call] = cancel
 	g.mu.Unlock()
 	g.calls.Add(1)
+	if meta.Large > 0 {
+		g.bodies.Begin(msg.Call)
+	}
 	return func() {
 		defer g.calls.Done()
+		defer g.bodies.End(msg.Call)
 		defer g.forget(msg.Call, cancel)
 		g.answer(timed{ctx, meta.Deadline}, msg.Call, meta, msg.Payload)
 	}, nil
@@ -209,14 +228,17 @@ func (g *guest) answer(ctx context.Context, number uint64, meta wire.Call, input
 		if meta.Method != "" {
 			return InputError("the function has no method %q: call it without one", meta.Method)
 		}
-		var err error
+		input, err := g.whole(ctx, number, meta, input)
+		if err != nil {
+			return err
+		}
 		contentType, output, err = g.serve(ctx, number, meta, input)
 		return err
 	})
 	if err != nil {
 		err = g.writer.Write(wire.TypeFailure, number, callError(err), nil)
 	} else {
-		err = g.writer.Write(wire.TypeResult, number, wire.Result{ContentType: contentType}, output)
+		err = g.result(ctx, number, contentType, output)
 	}
 	if err != nil { // without the host there is nobody to tell but the log
 		fmt.Fprintln(os.Stderr, "freshet: answer call", meta.ID+":", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,7 +76,7 @@ func (e *execHandler) call(ctx context.Context, c call) (wire.Result, []byte, er
 	}
 	e.running.Store(c.meta.ID, true)
 	defer e.running.Delete(c.meta.ID)
-	run, err := e.start(c, args)
+	run, err := e.start(ctx, c, args)
 	if err != nil {
 		return wire.Result{}, nil, err
 	}
@@ -99,10 +100,20 @@ func (e *execHandler) contentType(output []byte) string {
 		return e.settings.Exec.ContentType
 	case json.Valid(output):
 		return "application/json"
-	case utf8.Valid(output):
+	case utf8.Valid(output) || int64(len(output)) > e.greeting().MaxPayload && utf8.Valid(trimRune(output)):
 		return "text/plain; charset=utf-8"
 	}
 	return "application/octet-stream"
+}
+
+// trimRune leaves out a character that is cut off at the end.
+func trimRune(text []byte) []byte {
+	for cut := 1; cut < utf8.UTFMax && cut < len(text); cut++ {
+		if last := text[len(text)-cut:]; utf8.RuneStart(last[0]) && !utf8.FullRune(last) {
+			return text[:len(text)-cut]
+		}
+	}
+	return text
 }
 
 // environ is what a call's command sees beside the sandbox's environment.
@@ -131,7 +142,11 @@ type run struct {
 }
 
 // start starts a call's command and what feeds and reads it.
-func (e *execHandler) start(c call, args []string) (*run, error) {
+func (e *execHandler) start(ctx context.Context, c call, args []string) (*run, error) {
+	input, err := e.reader(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	streams, err := openStreams()
 	if err != nil {
 		return nil, err
@@ -146,8 +161,10 @@ func (e *execHandler) start(c call, args []string) (*run, error) {
 		closeAll(r.pipes...)
 		return nil, &wire.Error{Kind: wire.KindUser, Type: "start", Message: err.Error()}
 	}
-	r.copying.Go(func() { feed(streams.stdin.ours, c.input) })
-	r.copying.Go(func() { r.collect(streams.stdout.ours) })
+	r.copying.Go(func() { feed(streams.stdin.ours, input) })
+	r.copying.Go(func() {
+		r.collect(streams.stdout.ours, func(rest io.Reader) (bool, error) { return e.passOn(ctx, c, r.output, rest) })
+	})
 	r.copying.Go(func() {
 		eachLine(streams.stderr.ours, func(line string) {
 			r.stderr.add(line)
@@ -158,16 +175,16 @@ func (e *execHandler) start(c call, args []string) (*run, error) {
 }
 
 // feed writes the input, unless the command does not want it all.
-func feed(stdin *os.File, input []byte) {
-	_, _ = stdin.Write(input)
+func feed(stdin *os.File, input io.Reader) {
+	_, _ = io.Copy(stdin, input)
 	_ = stdin.Close()
 }
 
 // firstRoom is where the room for an output begins, in bytes.
 const firstRoom = 4 << 10
 
-// collect keeps the output, up to the limit of a result; its room never grows beyond that.
-func (r *run) collect(stdout *os.File) {
+// collect keeps the output, up to the limit of a message; its room never grows beyond that. What is longer is passed on.
+func (r *run) collect(stdout *os.File, passOn func(rest io.Reader) (bool, error)) {
 	most := int(r.limit) + 1
 	output := make([]byte, 0, min(firstRoom, most))
 	for len(output) < most {
@@ -181,8 +198,11 @@ func (r *run) collect(stdout *os.File) {
 			return
 		}
 	}
-	r.over = true
-	r.child.Signal(syscall.SIGKILL)
+	r.output = output
+	passed, err := passOn(stdout)
+	if r.over = !passed; r.over || err != nil && !errors.Is(err, os.ErrClosed) { // the host wants no more
+		r.child.Signal(syscall.SIGKILL)
+	}
 }
 
 // wait waits for the command to end, and ends it when the call is over first.

@@ -2,7 +2,6 @@ package guestinit
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +38,7 @@ func (h *httpHandler) call(ctx context.Context, c call) (wire.Result, []byte, er
 	var result wire.Result
 	var body []byte
 	err = h.roundTrip(request, func(response *http.Response) error {
-		result, body, err = h.read(response)
+		result, body, err = h.read(ctx, c, response)
 		return err
 	})
 	var known *wire.Error
@@ -66,9 +65,16 @@ func (h *httpHandler) request(ctx context.Context, c call) (*http.Request, error
 	if !strings.HasPrefix(head.Target, "/") {
 		return nil, inputError("http.target: %q: begin it with /", head.Target)
 	}
-	request, err := http.NewRequestWithContext(ctx, head.Method, h.url(head.Target), bytes.NewReader(c.input))
+	input, err := h.reader(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, head.Method, h.url(head.Target), input)
 	if err != nil {
 		return nil, inputError("the call's HTTP request: %v", err)
+	}
+	if c.meta.Large > 0 {
+		request.ContentLength = c.meta.Large
 	}
 	for name, values := range head.Header {
 		request.Header[textproto.CanonicalMIMEHeaderKey(name)] = values
@@ -105,13 +111,19 @@ func dropHops(header http.Header) {
 }
 
 // read takes a whole response.
-func (h *httpHandler) read(response *http.Response) (wire.Result, []byte, error) {
+func (h *httpHandler) read(ctx context.Context, c call, response *http.Response) (wire.Result, []byte, error) {
 	limit := h.greeting().MaxPayload
 	body, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
 	if err != nil {
 		return wire.Result{}, nil, fmt.Errorf("read the server's response: %w", err)
 	}
-	if int64(len(body)) > limit {
+	passed := false
+	if int64(len(body)) > limit && (c.meta.HTTP != nil || response.StatusCode < http.StatusMultipleChoices) {
+		if passed, err = h.passOn(ctx, c, body, response.Body); err != nil {
+			return wire.Result{}, nil, fmt.Errorf("pass on the server's response: %w", err)
+		}
+	}
+	if int64(len(body)) > limit && !passed {
 		return wire.Result{}, nil, &wire.Error{
 			Kind: wire.KindUser, Type: "output",
 			Message: fmt.Sprintf("the server's response is longer than %d bytes, which is the limit of a result: stream it", limit),

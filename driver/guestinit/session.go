@@ -72,8 +72,10 @@ type session struct {
 	handler  handler
 	end      context.CancelCauseFunc
 	work     sync.WaitGroup
-	// streams is nil for a handler that takes none.
+	// streams carry connections to the server, where the handler has one, and bodies, which are too large for a message.
 	streams *stream.Acceptor
+	bodies  *stream.Bodies
+	serves  bool
 	// calls is entered by all that runs, streams too.
 	calls gate
 	// controlling is held while something that concerns the whole guest is done.
@@ -122,13 +124,22 @@ func (s *session) run(ctx context.Context, in io.ReadCloser, signals <-chan os.S
 
 // choose makes the handler that the settings are for.
 func (s *session) choose(ctx context.Context) error {
+	s.bodies = stream.NewBodies(s.writer)
 	if s.settings.Exec != nil {
+		s.streams = stream.NewAcceptor(s.writer, s.bodies.Serve)
 		var err error
 		s.handler, err = newExec(s)
 		return err
 	}
 	server := &httpHandler{session: s, exited: make(chan struct{}), rest: func() {}}
-	s.handler, s.streams = server, stream.NewAcceptor(s.writer, func(conn *stream.Conn) { server.stream(ctx, conn) })
+	s.handler, s.serves = server, true
+	s.streams = stream.NewAcceptor(s.writer, func(conn *stream.Conn) {
+		if conn.Call() != 0 {
+			s.bodies.Serve(conn)
+			return
+		}
+		server.stream(ctx, conn)
+	})
 	return nil
 }
 
@@ -170,7 +181,7 @@ func (s *session) handle(ctx context.Context, msg wire.Message) error {
 		}
 		return fmt.Errorf("the host sent message 0x%02x before this guest was ready", uint8(msg.Type))
 	}
-	if msg.Type.Stream() && s.streams != nil {
+	if msg.Type.Stream() {
 		return s.streams.Handle(msg)
 	}
 	switch msg.Type {
@@ -245,7 +256,7 @@ func (s *session) greet(ctx context.Context, msg wire.Message) error {
 	s.mu.Lock()
 	s.hello = hello
 	s.mu.Unlock()
-	if err := s.writer.Write(wire.TypeWelcome, 0, wire.Welcome{Version: version, SDK: sdkName, Streams: s.streams != nil && version >= streamVersion}, nil); err != nil {
+	if err := s.writer.Write(wire.TypeWelcome, 0, wire.Welcome{Version: version, SDK: sdkName, Streams: s.serves && version >= streamVersion}, nil); err != nil {
 		return err
 	}
 	s.control(ctx, func(ctx context.Context) error {
@@ -255,7 +266,7 @@ func (s *session) greet(ctx context.Context, msg wire.Message) error {
 		s.mu.Lock()
 		s.loaded = true // before the host knows
 		s.mu.Unlock()
-		return s.writer.Write(wire.TypeReady, 0, nil, nil)
+		return s.writer.Write(wire.TypeReady, 0, wire.Ready{Payloads: true}, nil)
 	})
 	return nil
 }
@@ -290,8 +301,12 @@ func (s *session) begin(ctx context.Context, msg wire.Message) error {
 	s.mu.Lock()
 	s.cancels[c.number] = cancel
 	s.mu.Unlock()
+	if c.meta.Large > 0 {
+		s.bodies.Begin(c.number)
+	}
 	s.work.Go(func() {
 		defer s.calls.leave()
+		defer s.bodies.End(c.number)
 		defer s.forget(c.number, cancel)
 		if err := s.answer(ctx, c); err != nil {
 			s.end(err)
@@ -313,6 +328,9 @@ func (s *session) answer(ctx context.Context, c call) error {
 		return over // the whole guest ends, and its end is the call's
 	}
 	if err == nil {
+		if result.Large = s.bodies.Sent(c.number); result.Large {
+			output = nil
+		}
 		err = s.writer.Write(wire.TypeResult, c.number, result, output)
 		if !errors.Is(err, wire.ErrTooLarge) {
 			return err
@@ -349,7 +367,7 @@ func (s *session) cancel(msg wire.Message) error {
 
 // freeze makes the guest quiet: nothing is written after Frozen. Calls end by themselves; streams may never do.
 func (s *session) freeze(ctx context.Context, empty <-chan struct{}) error {
-	if s.streams != nil {
+	if s.serves {
 		s.streams.CloseAll()
 	}
 	if err := wait(ctx, empty); err != nil {
@@ -367,7 +385,7 @@ func (s *session) thawed(ctx context.Context) error {
 	if err := s.handler.thawed(ctx); err != nil {
 		return s.fail(err)
 	}
-	return s.writer.Write(wire.TypeReady, 0, nil, nil)
+	return s.writer.Write(wire.TypeReady, 0, wire.Ready{Payloads: true}, nil)
 }
 
 func (s *session) drain(ctx context.Context, empty <-chan struct{}) error {

@@ -102,6 +102,9 @@ func parseArg(arg string) (parts []part, wrong string) {
 // expand makes a call's command line. Its errors are the caller's.
 func (t template) expand(call wire.Call, input []byte) ([]string, error) {
 	var fields any
+	if call.Large > 0 && t.input() {
+		return nil, inputError("the input of %d bytes is too large for the command line: let the command read standard input", call.Large)
+	}
 	if t.fields {
 		decoder := json.NewDecoder(bytes.NewReader(input))
 		decoder.UseNumber()
@@ -128,6 +131,13 @@ func (t template) expand(call wire.Call, input []byte) ([]string, error) {
 		}
 	}
 	return args, nil
+}
+
+// input tells whether the input stands in the command line.
+func (t template) input() bool {
+	return slices.ContainsFunc(t.args, func(parts []part) bool {
+		return slices.ContainsFunc(parts, func(p part) bool { return p.name == "input" })
+	})
 }
 
 func (p part) value(call wire.Call, input []byte, fields any) (string, error) {

@@ -110,7 +110,7 @@ func (w *Worker) create(ctx context.Context, generation string) (err error) {
 			return err
 		}
 	}
-	w.guest, err = openGuest(ctx, made, w.task, w.groups, w.logs)
+	w.guest, err = openGuest(ctx, made, w.task, w.groups, w.logs, w.payloads)
 	return err
 }
 
@@ -145,9 +145,12 @@ func (w *Worker) wake(ctx context.Context, restored bool) error {
 	defer cancel()
 	entropy := make([]byte, 32)
 	_, _ = rand.Read(entropy) // never fails: crypto/rand
-	_, err := w.guest.ask(ctx, wire.TypeThawed, wire.Thawed{
+	msg, err := w.guest.ask(ctx, wire.TypeThawed, wire.Thawed{
 		Identity: w.task.Identity, Restored: restored, Time: time.Now(), Entropy: entropy, Concurrency: w.task.Config.Concurrency,
 	}, wire.TypeReady)
+	if err == nil {
+		err = w.guest.ready(msg)
+	}
 	if err != nil {
 		return fmt.Errorf("wake guest: %w", err)
 	}
@@ -212,7 +215,11 @@ func (w *Worker) startCold(ctx context.Context, times *phases) error {
 		return err
 	}
 	times.end("hello")
-	if _, err := w.guest.await(ctx, wire.TypeReady); err != nil {
+	msg, err := w.guest.await(ctx, wire.TypeReady)
+	if err == nil {
+		err = w.guest.ready(msg)
+	}
+	if err != nil {
 		return fmt.Errorf("load guest: %w", err)
 	}
 	times.end("load")
@@ -231,7 +238,7 @@ func (w *Worker) hello(ctx context.Context) error {
 	}
 	answer, err := w.guest.ask(ctx, wire.TypeHello, wire.Hello{
 		MinVersion: wire.MinVersion, Version: wire.Version, Identity: w.task.Identity,
-		Entry: entry, Concurrency: w.task.Config.Concurrency, MaxPayload: maxPayload,
+		Entry: entry, Concurrency: w.task.Config.Concurrency, MaxPayload: maxPayload, Payloads: w.task.Blobs != "",
 	}, wire.TypeWelcome)
 	if err != nil {
 		return fmt.Errorf("greet guest: %w", err)

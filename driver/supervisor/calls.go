@@ -85,6 +85,7 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	end := c.attempt(ctx, d)
 	result.Run = time.Since(began)
 	result.Error, result.ContentType, result.Body, result.Yields = end.err, end.contentType, end.body, end.yields
+	result.Payload = end.payload
 	c.record(d, result, end)
 	if delay, again := c.again(ctx, d, end); again {
 		c.log.Info().Str("call", d.Call).Int("attempt", d.Attempt).Dur("delay", delay).AnErr("cause", end.err).Msg("call goes back to the queue")
@@ -144,19 +145,23 @@ func (c *calls) attempt(ctx context.Context, d *queue.Delivery) outcome {
 	}
 	limit := c.task.Config.Timeout.Std()
 	deadline := time.Now().Add(limit)
+	large, size, refused := c.guest.takeInput(ctx, d.Payload)
+	if refused != nil {
+		return *refused
+	}
 	values := c.values(ctx, d)
 	number, call := c.guest.begin(wire.Call{
 		ID: d.Call, Method: d.Method, Attempt: d.Attempt, Deadline: deadline,
-		ContentType: d.ContentType, Traceparent: d.Traceparent, Stream: d.Stream,
-	}, d.Body, values.take())
+		ContentType: d.ContentType, Traceparent: d.Traceparent, Stream: d.Stream, Large: size,
+	}, d.Body, large, values.take())
 	timer := time.AfterFunc(time.Until(deadline), func() { c.stop(number, call, timedOut(limit)) })
 	defer timer.Stop()
 	select {
 	case end := <-call.done:
-		return values.end(end)
+		return values.end(c.guest.moved(call, deadline, end))
 	case <-d.Cancelled():
 		time.AfterFunc(0, func() { c.stop(number, call, cancelled()) })
-		return values.end(<-call.done)
+		return values.end(c.guest.moved(call, deadline, <-call.done))
 	}
 }
 

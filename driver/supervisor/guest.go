@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/handoff"
+	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
 	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
@@ -25,9 +27,14 @@ type guest struct {
 	logs    *logs
 	groups  *groups
 	control *handoff.Server
-	// streams are connections to the guest's server.
-	streams *stream.Opener
-	reading sync.WaitGroup
+	// streams are connections to the guest's server, and the large inputs and outputs of calls.
+	streams  *stream.Opener
+	payloads *payloads
+	// takesLarge says that inputs may come by streams.
+	takesLarge bool
+	life       context.Context //nolint:containedctx // what moves payloads ends with the guest
+	leave      context.CancelFunc
+	reading    sync.WaitGroup
 
 	// answers are the messages about the whole guest. A guest that sends what nobody asked for fills it and is cut off.
 	answers chan wire.Message
@@ -44,9 +51,12 @@ type guest struct {
 
 // running is a call that the guest has not ended yet.
 type running struct {
-	id    string
-	done  chan outcome                               // capacity 1: the first outcome counts
-	yield func(meta wire.Result, value []byte) error // nil when nobody wants the call's values
+	id      string
+	attempt int
+	// transfer is the stream with what is too large for a message; nil for most calls.
+	transfer *transfer
+	done     chan outcome                               // capacity 1: the first outcome counts
+	yield    func(meta wire.Result, value []byte) error // nil when nobody wants the call's values
 }
 
 // outcome is how one attempt ended.
@@ -54,6 +64,9 @@ type outcome struct {
 	err         *wire.Error
 	contentType string
 	body        []byte
+	// large says that the output came by the call's stream; payload is where it is.
+	large   bool
+	payload *queue.Payload
 	// yields is how many values came before.
 	yields int
 	// unsent says that the guest was dead before it got the call: whatever killed it, this call did not.
@@ -61,7 +74,7 @@ type outcome struct {
 }
 
 // openGuest begins to listen to the guest of a sandbox, which it takes over, and to whoever asks about it.
-func openGuest(ctx context.Context, s *sandbox.Sandbox, task handoff.Task, groups *groups, logs *logs) (*guest, error) {
+func openGuest(ctx context.Context, s *sandbox.Sandbox, task handoff.Task, groups *groups, logs *logs, payloads *payloads) (*guest, error) {
 	control, err := handoff.Serve(ctx, task.StateDir, newControl(s, task).answer)
 	if err != nil {
 		err = errors.Join(err, s.Destroy())
@@ -74,7 +87,8 @@ func openGuest(ctx context.Context, s *sandbox.Sandbox, task handoff.Task, group
 		dead:    make(chan struct{}),
 		calls:   make(map[uint64]*running),
 	}
-	g.streams = stream.NewOpener(g.writer)
+	g.streams, g.payloads = stream.NewOpener(g.writer), payloads
+	g.life, g.leave = context.WithCancel(context.WithoutCancel(ctx))
 	g.reading.Go(func() { g.read(wire.NewReader(s.Stdout, maxPayload)) })
 	g.reading.Go(func() { logs.copyLines(s.Stderr, g.only) })
 	return g, nil
@@ -104,7 +118,7 @@ func (g *guest) dispatch(msg wire.Message) error {
 		if err := msg.DecodeMeta(&meta); err != nil {
 			return err
 		}
-		return g.end(msg.Call, outcome{contentType: meta.ContentType, body: msg.Payload})
+		return g.end(msg.Call, outcome{contentType: meta.ContentType, body: msg.Payload, large: meta.Large})
 	case wire.TypeFailure:
 		failure := &wire.Error{}
 		if err := msg.DecodeMeta(failure); err != nil {
@@ -114,6 +128,8 @@ func (g *guest) dispatch(msg wire.Message) error {
 			failure.Kind = wire.KindUser // the other kinds are the platform's to say
 		}
 		return g.end(msg.Call, outcome{err: failure})
+	case wire.TypeLarge:
+		return g.large(msg)
 	case wire.TypeLog:
 		return g.log(msg)
 	case wire.TypeYield:
@@ -187,6 +203,7 @@ func (g *guest) die(cause error) {
 	}
 	_ = g.sandbox.Kill() // what is not dead yet must not go on
 	g.streams.Close(death)
+	g.leave()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.death, g.alone = death, len(g.calls) <= 1
@@ -253,9 +270,10 @@ func (g *guest) only() string {
 	return ""
 }
 
-// begin registers a call and sends it; the outcome comes on the running call's channel, and what it yields to yield.
-func (g *guest) begin(meta wire.Call, input []byte, yield func(wire.Result, []byte) error) (uint64, *running) {
-	call := &running{id: meta.ID, done: make(chan outcome, 1), yield: yield}
+// begin registers a call and sends it; the outcome comes on the running call's channel, and what it yields to yield. large is an input
+// that follows by a stream, nil for most calls.
+func (g *guest) begin(meta wire.Call, input []byte, large *blobs.PayloadReader, yield func(wire.Result, []byte) error) (uint64, *running) {
+	call := &running{id: meta.ID, attempt: meta.Attempt, done: make(chan outcome, 1), yield: yield}
 	g.mu.Lock()
 	g.last++
 	number := g.last
@@ -266,11 +284,19 @@ func (g *guest) begin(meta wire.Call, input []byte, yield func(wire.Result, []by
 	}
 	g.mu.Unlock()
 	if death != nil {
+		if large != nil {
+			_ = large.Close() // read only
+		}
 		call.offer(outcome{err: death, unsent: true})
 		return number, call
 	}
 	if err := g.writer.Write(wire.TypeCall, number, meta, input); err != nil {
 		_ = g.sandbox.Kill() // its input is gone: the reader sees the end and ends the calls
+	}
+	if large != nil { // the guest knows the call by now
+		g.mu.Lock()
+		call.transfer = g.transfer(number, call, large)
+		g.mu.Unlock()
 	}
 	return number, call
 }

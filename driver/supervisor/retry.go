@@ -44,7 +44,7 @@ func (c *calls) again(ctx context.Context, d *queue.Delivery, end outcome) (time
 	if end.unsent {
 		return 0, true
 	}
-	if failed == nil || failed.Kind == wire.KindInput || failed.Kind == wire.KindCancelled {
+	if failed == nil || failed.Kind == wire.KindInput || failed.Kind == wire.KindPayload || failed.Kind == wire.KindCancelled {
 		return 0, false
 	}
 	if d.Try() <= retries.Max && retries.Wants(failed.Kind) {

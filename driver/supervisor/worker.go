@@ -28,6 +28,7 @@ type Worker struct {
 
 	function queue.Function
 	logs     *logs
+	payloads *payloads
 	rest     rest
 	// ahead is what was made before there was a task.
 	ahead  *Ahead
@@ -87,6 +88,8 @@ func (w *Worker) run(ctx context.Context) handoff.Exit {
 		return failure(err)
 	}
 	defer func() { _ = w.logs.close() }() // each line was written when it came
+	w.payloads = newPayloads(w.task, w.function)
+	defer func() { _ = w.payloads.close() }() // each payload was stored when it came
 	w.beats = startHeartbeats(w)
 	exit := w.live(ctx)
 	w.beats.stop(exit.Reason)

@@ -106,8 +106,10 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 }
 
 // List calls do for each object in the order of their names, until it fails.
-func (o *Objects) List(ctx context.Context, do func(Object) error) error {
-	list := o.bucket.List(&blob.ListOptions{Prefix: o.folder})
+func (o *Objects) List(ctx context.Context, do func(Object) error) error { return o.list(ctx, "", do) }
+
+func (o *Objects) list(ctx context.Context, prefix string, do func(Object) error) error {
+	list := o.bucket.List(&blob.ListOptions{Prefix: o.folder + prefix})
 	for {
 		entry, err := list.Next(ctx)
 		if errors.Is(err, io.EOF) {

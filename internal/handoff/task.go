@@ -37,6 +37,8 @@ type Task struct {
 	// made ahead; it leads there.
 	StateDir string `json:"state_dir"`
 	Link     string `json:"link,omitempty"`
+	// Blobs is the URL of the cluster's blob store, where large inputs and outputs of calls are; empty on a node without.
+	Blobs string `json:"blobs,omitempty"`
 	// Logs is where the guest's output goes.
 	Logs Logs `json:"logs"`
 	// NATS is how to reach the queue.

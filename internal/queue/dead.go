@@ -41,7 +41,7 @@ func Dead(e Envelope, reason *wire.Error) bool {
 	switch reason.Kind {
 	case wire.KindCrash, wire.KindMemory, wire.KindProtocol, wire.KindLost:
 		return true
-	case wire.KindUser, wire.KindTimeout, wire.KindStart:
+	case wire.KindUser, wire.KindTimeout, wire.KindStart, wire.KindPayload:
 		return e.Spawned
 	case wire.KindInput, wire.KindCancelled, wire.KindExpired:
 	}

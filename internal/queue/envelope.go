@@ -73,6 +73,8 @@ type Envelope struct {
 	Callback string
 	// Body is the input, at most MaxInline bytes.
 	Body []byte
+	// Payload refers to an input that is larger; Body is then empty.
+	Payload *Payload
 }
 
 // Message encodes the envelope, checked, for publishing to its function's subject. The call's id is the message id, so
@@ -95,6 +97,7 @@ func (e Envelope) Message() (*nats.Msg, error) {
 	setFlag(h, headerSpawned, e.Spawned)
 	setFlag(h, headerStream, e.Stream)
 	setFlag(h, headerAgain, e.Again)
+	e.Payload.set(h)
 	if e.Attempt > 0 {
 		h[headerAttempt] = []string{strconv.Itoa(e.Attempt)}
 	}
@@ -113,6 +116,11 @@ func (e Envelope) check() error {
 	}
 	if len(e.Body) > MaxInline {
 		return fmt.Errorf("%w: body of %d bytes: use at most %d", ErrEnvelope, len(e.Body), MaxInline)
+	}
+	if e.Payload != nil {
+		if err := e.Payload.check(); err != nil {
+			return err
+		}
 	}
 	for _, field := range []struct{ name, value string }{
 		{"method", e.Method},
@@ -153,6 +161,9 @@ func ParseEnvelope(subject string, h nats.Header, body []byte) (Envelope, error)
 		Body:           body,
 	}
 	var err error
+	if e.Payload, err = parsePayload(h, body); err != nil {
+		return Envelope{}, err
+	}
 	if e.Attempt, err = number(h, headerAttempt, 0, 1_000_000); err != nil {
 		return Envelope{}, err
 	}

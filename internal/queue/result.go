@@ -38,6 +38,8 @@ type Result struct {
 	// ContentType and Body are the output.
 	ContentType string
 	Body        []byte
+	// Payload refers to an output that is too large for a message; Body is then empty.
+	Payload *Payload
 	// Queued is how long the call waited for a worker that was there, Started how long for a worker's start, Run how
 	// long the guest took.
 	Queued  time.Duration
@@ -69,6 +71,7 @@ func (r Result) Message(subject string) (*nats.Msg, error) {
 	if r.Yields > 0 {
 		h[headerYields] = []string{strconv.Itoa(r.Yields)}
 	}
+	r.Payload.set(h)
 	body := r.Body
 	if r.Error != nil {
 		h[headerError] = []string{string(r.Error.Kind)}
@@ -100,6 +103,9 @@ func ParseResult(h nats.Header, body []byte) (Result, error) {
 		Started:     duration(h, headerStarted),
 		Run:         duration(h, headerRun),
 		Body:        body,
+	}
+	if r.Payload, err = parsePayload(h, body); err != nil {
+		return Result{}, err
 	}
 	if kind := get(h, headerError); kind != "" {
 		r.Body = nil

@@ -28,6 +28,9 @@ const (
 	KindStart Kind = "start"
 	// KindCancelled is a call that somebody cancelled.
 	KindCancelled Kind = "cancelled"
+	// KindPayload is an input or output too large for a message that the blob store does not have any more, or not as it was stored,
+	// or does not give or take.
+	KindPayload Kind = "payload"
 	// KindExpired is a call whose own deadline passed before a worker took it.
 	KindExpired Kind = "expired"
 )

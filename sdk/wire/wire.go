@@ -25,6 +25,10 @@
 // Data, Close that it also wants none: what was sent before it still counts. A stream is over after a Close, or an End of
 // each side. What still comes for a stream that is over is ignored. Package stream does all this.
 //
+// A call's input or output that is too large for a message travels by a stream of the call's own, with a guest whose Ready says
+// Payloads. The host opens it after a Call whose meta says Large, or when the guest asks by Large. The input is what the host sends
+// until its End, the output what the guest sends until its End or Close, before a Result that says so.
+//
 // The guest is hostile as far as the host is concerned: every limit here is checked on reading.
 package wire
 
@@ -74,7 +78,7 @@ const (
 	TypeThawed Type = 0x05
 	// TypeDrain asks the guest to finish its calls and exit; no meta.
 	TypeDrain Type = 0x06
-	// TypeOpen opens a stream to the guest's server; no meta. The message's call is the stream's number, higher than all before.
+	// TypeOpen opens a stream to the guest's server, or, with meta Open, one of a call. The message's call is the stream's number, higher than all before.
 	TypeOpen Type = 0x07
 	// TypeData, TypeEnd, TypeCredit and TypeClose are the host's side of a stream; the guest's have the same form.
 	TypeData   Type = 0x08
@@ -87,7 +91,7 @@ const (
 const (
 	// TypeWelcome answers Hello; meta Welcome.
 	TypeWelcome Type = 0x81
-	// TypeReady says that the load or thaw hooks are done; no meta.
+	// TypeReady says that the load or thaw hooks are done; meta Ready, or none.
 	TypeReady Type = 0x82
 	// TypeFailed says that a load or thaw hook failed; meta Error. The guest then exits.
 	TypeFailed Type = 0x83
@@ -113,10 +117,12 @@ const (
 	TypeGuestCredit Type = 0x8D
 	// TypeGuestClose ends a stream in both directions; meta Error when it broke, none when all is well.
 	TypeGuestClose Type = 0x8E
+	// TypeLarge asks for the stream of a call, for its output; no meta. Once a call, and not for one that has a stream.
+	TypeLarge Type = 0x8F
 )
 
 func (t Type) known() bool {
-	return t >= TypeHello && t <= TypeClose || t >= TypeWelcome && t <= TypeGuestClose
+	return t >= TypeHello && t <= TypeClose || t >= TypeWelcome && t <= TypeLarge
 }
 
 // Stream tells whether the message belongs to a stream and not to a call or the whole guest.
@@ -148,6 +154,8 @@ type Hello struct {
 	Concurrency int `json:"concurrency"`
 	// MaxPayload is the largest payload that either side accepts, in bytes.
 	MaxPayload int64 `json:"max_payload"`
+	// Payloads says that the host takes outputs over MaxPayload by streams.
+	Payloads bool `json:"payloads,omitempty"`
 }
 
 // Identity is who a worker is; a thawed copy gets a new one.
@@ -170,6 +178,18 @@ type Welcome struct {
 	Streams bool `json:"streams,omitempty"`
 }
 
+// Ready says what a guest that is ready can do; the copies of a snapshot say it too.
+type Ready struct {
+	// Payloads says that it takes the inputs of calls by streams.
+	Payloads bool `json:"payloads,omitempty"`
+}
+
+// Open says what a stream is for.
+type Open struct {
+	// Call is the number of the call whose input and output it carries.
+	Call uint64 `json:"call,omitempty"`
+}
+
 // Call describes one attempt of a call.
 type Call struct {
 	// ID is the call's ULID.
@@ -186,6 +206,8 @@ type Call struct {
 	Traceparent string `json:"traceparent,omitempty"`
 	// Stream says that the host takes the values which the call yields; without it a yield breaks the protocol.
 	Stream bool `json:"stream,omitempty"`
+	// Large is the size of an input in bytes that comes by a stream, in place of a payload; 0 for one that does not.
+	Large int64 `json:"large,omitempty"`
 	// HTTP makes the call a request for a guest that has a server; the input is its body.
 	HTTP *Request `json:"http,omitempty"`
 }
@@ -237,6 +259,8 @@ type Result struct {
 	ContentType string `json:"content_type,omitempty"`
 	// HTTP is the response's head when the call was a request; the output is its body.
 	HTTP *Response `json:"http,omitempty"`
+	// Large says that the output came by the call's stream.
+	Large bool `json:"large,omitempty"`
 }
 
 // Log describes a log line.

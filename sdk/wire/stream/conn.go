@@ -21,6 +21,7 @@ const maxChunk = 64 << 10
 type Conn struct {
 	mux    *mux
 	number uint64
+	call   uint64
 
 	// writing is held while a write is on its way, so that the bytes of each stay together and an end comes after them.
 	writing sync.Mutex
@@ -206,6 +207,9 @@ func (c *Conn) endLocked(failed error) {
 	close(c.done)
 	c.mux.forget(c.number)
 }
+
+// Call is the number of the call that a stream belongs to; 0 for one to the guest's server.
+func (c *Conn) Call() uint64 { return c.call }
 
 // LocalAddr is the stream's own name: it has no address.
 func (c *Conn) LocalAddr() net.Addr { return addr(c.number) }

@@ -21,8 +21,12 @@ func NewOpener(writer *wire.Writer) *Opener {
 }
 
 // Open opens a stream and waits until the server is reached. An error that the guest gave is a *wire.Error.
-func (o *Opener) Open(ctx context.Context) (*Conn, error) {
-	conn, err := o.add()
+func (o *Opener) Open(ctx context.Context) (*Conn, error) { return o.OpenFor(ctx, 0) }
+
+// OpenFor opens the stream of a call, for its large input and output, in place of one to the server. Only use it with a guest whose
+// Ready says Payloads.
+func (o *Opener) OpenFor(ctx context.Context, call uint64) (*Conn, error) {
+	conn, err := o.add(call)
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
@@ -45,14 +49,18 @@ func (o *Opener) Open(ctx context.Context) (*Conn, error) {
 }
 
 // add registers a stream and asks for it.
-func (o *Opener) add() (*Conn, error) {
+func (o *Opener) add(call uint64) (*Conn, error) {
 	o.opening.Lock()
 	defer o.opening.Unlock()
 	conn, err := o.mux.next()
 	if err != nil {
 		return nil, err
 	}
-	if err := o.mux.send(wire.TypeOpen, conn.number, nil, nil); err != nil {
+	var meta any
+	if call != 0 {
+		meta = wire.Open{Call: call}
+	}
+	if err := o.mux.send(wire.TypeOpen, conn.number, meta, nil); err != nil {
 		o.mux.forget(conn.number)
 		return nil, err
 	}
@@ -108,6 +116,12 @@ func (a *Acceptor) Handle(msg wire.Message) error {
 	if msg.Type != wire.TypeOpen {
 		return a.mux.handle(msg)
 	}
+	var meta wire.Open
+	if len(msg.Meta) > 0 {
+		if err := msg.DecodeMeta(&meta); err != nil {
+			return err
+		}
+	}
 	m := &a.mux
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -116,6 +130,7 @@ func (a *Acceptor) Handle(msg wire.Message) error {
 	}
 	m.last = msg.Call
 	conn := newConn(m, msg.Call)
+	conn.call = meta.Call
 	m.conns[conn.number] = conn
 	a.work.Go(func() {
 		defer func() { _ = conn.Close() }() // it may be closed already, or the session gone
