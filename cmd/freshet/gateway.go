@@ -23,6 +23,7 @@ type gatewayOptions struct {
 	auth     string
 	origins  []string
 	private  bool
+	payload  int64
 }
 
 func newGateway(env environment) *cobra.Command {
@@ -44,6 +45,7 @@ FRESHET_CALLBACK_SECRET signs what callers are told who want to know that their 
 	cmd.Flags().StringVar(&o.auth, "auth", "", "ask callers for a token: on or off (default: off on a loopback address, else on)")
 	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "web origins whose pages may use the API, * for all (default: none)")
 	cmd.Flags().BoolVar(&o.private, "private-callbacks", false, "tell callers at addresses that are not public too")
+	cmd.Flags().Int64Var(&o.payload, "max-payload", queue.MaxPayload, "largest input of a call, in bytes")
 	return cmd
 }
 
@@ -91,7 +93,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	g, err := gateway.New(gateway.Config{
 		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
 		Registry: prometheus.NewRegistry(), Version: version, Log: log, Auth: auth, RootToken: env.rootToken, Origins: o.origins,
-		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private,
+		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private, MaxPayload: o.payload,
 	})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"os"
 	"time"
@@ -15,6 +16,7 @@ func main() {
 	app := freshet.New("calls")
 	window := freshet.ScaledownWindow(time.Hour)
 	freshet.Func(app, "echo", echo, freshet.Concurrency(256), freshet.Scale(0, 1), window)
+	freshet.Func(app, "copy", reread, freshet.Concurrency(4), freshet.Scale(0, 1), window)
 	freshet.Func(app, "sleep", sleep, freshet.Concurrency(4), freshet.Scale(0, 1), window)
 	freshet.Func(app, "poison", poison, freshet.Scale(0, 1), window)
 	freshet.Func(app, "flaky", flaky, freshet.Retries(2, 200*time.Millisecond, 2), freshet.Scale(0, 1), window)
@@ -23,6 +25,9 @@ func main() {
 }
 
 func echo(_ context.Context, in []byte) ([]byte, error) { return in, nil }
+
+// reread gives back what it reads, as it comes.
+func reread(_ context.Context, in io.Reader) (io.Reader, error) { return in, nil }
 
 // sleep sleeps so many milliseconds.
 func sleep(ctx context.Context, millis int) (int, error) {
