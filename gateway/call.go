@@ -164,7 +164,7 @@ func (x *exchange) takeLarge(w http.ResponseWriter, r *http.Request, c *call, st
 	if err := x.payloads.keep(w, r, &c.envelope); err != nil {
 		return queue.Result{}, err
 	}
-	x.stamp(&c.envelope)
+	stamp(&c.envelope)
 	own := c.envelope.Payload
 	if c.envelope.IdempotencyKey != "" {
 		result, err = x.takeOnce(r.Context(), c, stores)
@@ -178,7 +178,7 @@ func (x *exchange) takeLarge(w http.ResponseWriter, r *http.Request, c *call, st
 }
 
 // stamp begins a call's time once its input is there.
-func (x *exchange) stamp(e *queue.Envelope) {
+func stamp(e *queue.Envelope) {
 	now := time.Now()
 	if !e.Deadline.IsZero() {
 		e.Deadline = now.Add(e.Deadline.Sub(e.Published))

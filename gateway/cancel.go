@@ -57,7 +57,7 @@ func (x *exchange) batchProblem(id string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, queue.ErrNoBatch):
-		return x.unknown(id, "nothing is known of "+id)
+		return x.keep.unknown(id, "nothing is known of "+id)
 	}
 	return unavailable("what was spawned cannot be read; try again", err)
 }

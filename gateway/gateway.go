@@ -119,7 +119,7 @@ type exchange struct {
 	bulk jetstream.JetStream
 
 	payloads *payloads
-	keep     time.Duration // the longest that results are kept
+	keep     kept
 
 	waiters *waiters
 	workers *workers
@@ -165,7 +165,7 @@ func New(config Config) (*Gateway, error) {
 	calls := &caller{
 		exchange: &exchange{
 			id: ulid.Make().String(), nc: config.NATS, js: js, bulk: bulk, log: config.Log,
-			payloads: newPayloads(config), keep: cmp.Or(config.Streams.ResultAge, maxTimeout),
+			payloads: newPayloads(config), keep: kept(cmp.Or(config.Streams.ResultAge, maxTimeout)),
 			waiters: newWaiters(), workers: newWorkers(), stopped: make(chan struct{}),
 		},
 		responder: answers, directory: functions, metrics: metrics,

@@ -255,7 +255,7 @@ func (c *caller) handleOutput(w http.ResponseWriter, r *http.Request) {
 	}
 	result, err := c.awaitStored(r.Context(), id, 0)
 	if errors.Is(err, queue.ErrNoResult) {
-		err = c.unknown(id, "no output of call "+id)
+		err = c.keep.unknown(id, "no output of call "+id)
 	}
 	if err == nil {
 		key := queue.Function{Namespace: namespaceOf(query), App: r.PathValue("app"), Name: r.PathValue("function")}
@@ -270,11 +270,14 @@ func (c *caller) handleOutput(w http.ResponseWriter, r *http.Request) {
 	c.answer(w, r, result)
 }
 
+// kept is the longest that results are kept.
+type kept time.Duration
+
 // unknown tells calls whose results' time is over from those that there never were, as far as their ids can: they hold the time.
-func (x *exchange) unknown(id, message string) *problem {
+func (k kept) unknown(id, message string) *problem {
 	parsed, err := ulid.ParseStrict(id)
-	if age := time.Since(ulid.Time(parsed.Time())); err == nil && age > x.keep {
-		return &problem{Kind: kindGone, Message: fmt.Sprintf("%s: an id of %s ago; results are kept %s at most", message, age.Round(time.Hour), x.keep)}
+	if age := time.Since(ulid.Time(parsed.Time())); err == nil && age > time.Duration(k) {
+		return &problem{Kind: kindGone, Message: fmt.Sprintf("%s: an id of %s ago; results are kept %s at most", message, age.Round(time.Hour), time.Duration(k))}
 	}
 	return &problem{Kind: kindNotFound, Message: message + ": it was not spawned, or the time for which its result was to be kept is over"}
 }

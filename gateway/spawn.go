@@ -69,7 +69,7 @@ func (s *spawns) spawn(w http.ResponseWriter, r *http.Request, t target) (string
 		if err := s.payloads.keep(w, r, &e); err != nil {
 			return "", err
 		}
-		s.stamp(&e)
+		stamp(&e)
 	}
 	if e.IdempotencyKey != "" {
 		known, err := s.claim(r.Context(), stores, keyName(t.key, e.IdempotencyKey), &e, e.Call)

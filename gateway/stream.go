@@ -163,7 +163,7 @@ func (c *caller) startStream(w http.ResponseWriter, r *http.Request, t target, o
 	if err := t.stats.admit(t.function.MaxPending); err != nil || !large {
 		return err
 	}
-	defer c.stamp(&own.envelope)
+	defer stamp(&own.envelope)
 	return c.payloads.keep(w, r, &own.envelope)
 }
 
