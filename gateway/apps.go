@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
+	history "github.com/freshet-dev/freshet/gateway/deploys"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -25,9 +27,13 @@ const maxManifest = 4 << 20
 
 // deployView is the answer to a deploy.
 type deployView struct {
-	App       string         `json:"app"`
-	Version   string         `json:"version"`
+	App     string `json:"app"`
+	Version string `json:"version"`
+	// Number counts the app's deploys; 0 in a plan.
+	Number    int            `json:"number,omitempty"`
 	Functions []deployedView `json:"functions"`
+	// Changes are what the deploy does to each function.
+	Changes []history.Change `json:"changes"`
 	// Stopped are the jobs of functions that the app has no more.
 	Stopped []string `json:"stopped,omitempty"`
 }
@@ -38,9 +44,9 @@ type deployedView struct {
 	URL      string `json:"url"`
 }
 
-// handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before
 // deploys makes the jobs of apps, and stops them.
 type deploys struct {
+	*exchange
 	responder
 	directory
 
@@ -48,9 +54,10 @@ type deploys struct {
 	jobs  Jobs
 }
 
-// anything is changed.
+// handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before anything
+// is changed.
 func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace")
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "message", "commit")
 	if err != nil {
 		d.refuse(w, r, err)
 		return
@@ -60,12 +67,16 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
-	answer, err := d.deploy(r, manifest, namespaceOf(query))
-	if err != nil {
-		d.refuse(w, r, err)
+	if query.Get("plan") == "true" {
+		changes, err := d.changes(namespaceOf(query), manifest)
+		if err != nil {
+			d.refuse(w, r, err)
+			return
+		}
+		d.respond(w, http.StatusOK, deployView{App: manifest.App, Functions: []deployedView{}, Changes: changes})
 		return
 	}
-	d.respond(w, http.StatusOK, answer)
+	d.answer(w, r, manifest, history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")})
 }
 
 func (d *deploys) readManifest(r *http.Request, namespace string) (spec.Manifest, error) {
@@ -116,8 +127,15 @@ func (d *deploys) checkFunction(ctx context.Context, f spec.Function, namespace 
 	return nil
 }
 
-func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, namespace string) (deployView, error) {
+func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, record history.Deploy) (deployView, error) {
 	answer := deployView{App: manifest.App}
+	stores, err := d.connected() // what could not be recorded could not be gone back to
+	if err != nil {
+		return answer, err
+	}
+	if answer.Changes, err = d.changes(record.Namespace, manifest); err != nil {
+		return answer, err
+	}
 	kept := make(map[string]bool)
 	for _, f := range manifest.Functions {
 		if err := d.jobs.Register(r.Context(), f); err != nil {
@@ -129,10 +147,14 @@ func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, namespace stri
 			Function: f.Name, Job: f.JobID(), URL: "http://" + r.Host + "/v1/functions/" + f.App + "/" + f.Name + "/call",
 		})
 	}
-	stopped, err := d.stopJobs(r.Context(), namespace, manifest.App, kept)
+	stopped, err := d.stopJobs(r.Context(), record.Namespace, manifest.App, kept)
 	answer.Stopped = stopped
 	if err != nil {
 		return answer, err
+	}
+	record.App, record.Version, record.Time, record.Functions = manifest.App, answer.Version, time.Now().UTC(), manifest.Functions
+	if answer.Number, err = stores.deploys.Add(r.Context(), record); err != nil {
+		return answer, unavailable("the app was deployed, and that could not be recorded; deploy again", err)
 	}
 	d.awaitFunctions(r.Context(), manifest)
 	return answer, nil
@@ -189,7 +211,7 @@ func (d *deploys) handleDelete(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
-	d.respond(w, http.StatusOK, deployView{App: app, Functions: []deployedView{}, Stopped: stopped})
+	d.respond(w, http.StatusOK, deployView{App: app, Functions: []deployedView{}, Changes: []history.Change{}, Stopped: stopped})
 }
 
 func (d *deploys) apps(namespace string) []string {

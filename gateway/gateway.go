@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	history "github.com/freshet-dev/freshet/gateway/deploys"
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
@@ -134,6 +135,7 @@ type stores struct {
 	tokens  jetstream.KeyValue
 	// schedules are followed by every gateway.
 	schedules jetstream.KeyValue
+	deploys   history.History
 }
 
 // New makes a gateway and starts nothing.
@@ -181,7 +183,7 @@ func New(config Config) (*Gateway, error) {
 		dead:   &deadCalls{calls},
 
 		schedules: &schedules{calls},
-		deploys:   &deploys{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,
 	}
@@ -264,12 +266,16 @@ func (g *Gateway) openStores(run context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", queue.SchedulesBucket, err)
 	}
+	past, err := g.js.KeyValue(ctx, queue.DeploysBucket)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", queue.DeploysBucket, err)
+	}
 	if g.guard.on {
 		if err := g.followTokens(run, tokens); err != nil {
 			return err
 		}
 	}
-	g.ready.Store(&stores{results, keys, tokens, ticks})
+	g.ready.Store(&stores{results, keys, tokens, ticks, history.History{Bucket: past}})
 	if len(g.spawns.callbacks.secret) > 0 {
 		g.done.Go(func() {
 			if err := g.spawns.callbacks.follow(run); err != nil && run.Err() == nil {

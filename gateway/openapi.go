@@ -34,6 +34,10 @@ func parameterTexts() map[string]string {
 		"follow":    "true waits for what is to come",
 		"tail":      "Most old lines",
 		"call":      "Lines of one call",
+		"plan":      "true says what the deploy would change, and changes nothing",
+		"message":   "What the deploy is for, for people",
+		"commit":    "The commit that the source was at",
+		"number":    "The number of a deploy. Default the one before the last",
 	}
 }
 

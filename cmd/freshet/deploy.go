@@ -26,7 +26,8 @@ type deployOptions struct {
 	addr, namespace string
 	env             map[string]string
 	python, image   string
-	asJSON          bool
+	message, commit string
+	plan, asJSON    bool
 }
 
 func newDeploy(env environment) *cobra.Command {
@@ -51,6 +52,10 @@ app had before and has no more are stopped.`,
 			if o.asJSON {
 				return printJSON(cmd.OutOrStdout(), answer)
 			}
+			if o.plan {
+				printPlan(cmd.OutOrStdout(), answer)
+				return nil
+			}
 			answer.print(cmd.OutOrStdout(), time.Since(began))
 			return nil
 		},
@@ -59,14 +64,27 @@ app had before and has no more are stopped.`,
 	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
 	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
 	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none")
+	cmd.Flags().BoolVar(&o.plan, "plan", false, "say what would change, field by field, and change nothing")
+	cmd.Flags().StringVarP(&o.message, "message", "m", "", "what the deploy is for, for the history")
+	cmd.Flags().StringVar(&o.commit, "commit", "", "the commit of the source, for the history")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 // deployed is the gateway's answer.
 type deployed struct {
-	App       string `json:"app"`
-	Version   string `json:"version"`
+	App     string `json:"app"`
+	Version string `json:"version"`
+	Number  int    `json:"number"`
+	Changes []struct {
+		Function string `json:"function"`
+		Action   string `json:"action"`
+		Fields   []struct {
+			Name string `json:"name"`
+			Old  string `json:"old"`
+			New  string `json:"new"`
+		} `json:"fields"`
+	} `json:"changes"`
 	Functions []struct {
 		Function string `json:"function"`
 		Job      string `json:"job"`
@@ -75,7 +93,7 @@ type deployed struct {
 }
 
 func (d deployed) print(out io.Writer, took time.Duration) {
-	fmt.Fprintf(out, "Deployed %s, version %s, in %s.\n", d.App, d.Version, short(took))
+	fmt.Fprintf(out, "Deployed %s, version %s, in %s: deploy %d.\n", d.App, d.Version, short(took), d.Number)
 	for _, f := range d.Functions {
 		fmt.Fprintf(out, "  %s   POST %s\n", f.Job, f.URL)
 	}
@@ -108,7 +126,10 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 		}
 	}
 	var answer deployed
-	query := url.Values{"namespace": {o.namespace}}
+	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}}
+	if o.plan {
+		query.Set("plan", "true")
+	}
 	if err := client.json(ctx, http.MethodPut, "/v1/apps/"+manifest.App, query, manifest, &answer); err != nil {
 		return deployed{}, fmt.Errorf("deploy %s: %w", manifest.App, err)
 	}

@@ -87,7 +87,7 @@ A first round, on one machine:
 	)
 	for _, cmd := range []*cobra.Command{
 		newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newSchedule(env), newToken(env),
-		newPs(env), newLogs(env), newScale(env), newDelete(env), newJobspec(), newSimulate(),
+		newPs(env), newLogs(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newJobspec(), newSimulate(),
 	} {
 		cmd.GroupID = "use"
 		root.AddCommand(cmd)

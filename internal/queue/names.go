@@ -38,6 +38,8 @@ const (
 	TokensBucket = "FRESHET_TOKENS"
 	// SchedulesBucket is the key-value bucket that holds when calls are due that nobody makes.
 	SchedulesBucket = "FRESHET_SCHEDULES"
+	// DeploysBucket is the key-value bucket that holds which deploys there were.
+	DeploysBucket = "FRESHET_DEPLOYS"
 )
 
 // Function names a function in subjects, log fields and metrics.

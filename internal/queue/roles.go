@@ -23,7 +23,8 @@ func (r Role) Permissions() Permissions {
 		return Permissions{
 			Publish: []string{
 				"freshet.calls.>", "freshet.demand.>", "freshet.results.>", "freshet.batches.>", "freshet.cancels.>", "freshet.dead.>",
-				"$JS.API.>", "$KV." + KeysBucket + ".>", "$KV." + TokensBucket + ".>", "$KV." + SchedulesBucket + ".>", "$JS.ACK.>", "$JS.FC.>",
+				"$JS.API.>", "$KV." + KeysBucket + ".>", "$KV." + TokensBucket + ".>", "$KV." + SchedulesBucket + ".>",
+				"$KV." + DeploysBucket + ".>", "$JS.ACK.>", "$JS.FC.>",
 			},
 			Subscribe: []string{"_INBOX.>", "freshet.reply.>", "freshet.workers.>", "freshet.results.>", "freshet.yields.*", "freshet.logs.>", "freshet.events.>"},
 		}

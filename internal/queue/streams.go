@@ -212,6 +212,7 @@ func bucketConfigs(s Settings) []jetstream.KeyValueConfig {
 		{Bucket: KeysBucket, TTL: keyAge, Replicas: s.Replicas},
 		{Bucket: TokensBucket, Replicas: s.Replicas},
 		{Bucket: SchedulesBucket, Replicas: s.Replicas},
+		{Bucket: DeploysBucket, Replicas: s.Replicas},
 		{Bucket: LeaseBucket, TTL: LeaseTTL, Replicas: s.Replicas},
 	}
 }
