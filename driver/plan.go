@@ -52,6 +52,7 @@ func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, 
 	app, function, _ := strings.Cut(cfg.JobName, ".")
 	p.task = handoff.Task{
 		Identity: wire.Identity{Namespace: cfg.Namespace, App: app, Function: function, Version: version(code, pulled)},
+		Warm:     cfg.JobID == cfg.JobName+spec.WarmSuffix,
 		Node:     cfg.NodeName, Config: config, MemoryMB: memoryMB(cfg),
 		Blobs: s.config.Blobs,
 		NATS:  handoff.NATS{URL: s.config.NATS.URL, User: s.config.NATS.User, Password: s.config.NATS.Password},

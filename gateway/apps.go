@@ -18,6 +18,9 @@ import (
 type Jobs interface {
 	// Register creates or replaces a function's job; one that runs keeps its number of workers.
 	Register(ctx context.Context, function spec.Function) error
+	// Warm starts a worker of a function that takes no calls, and freezes it. It fails with a *wire.Error when the worker does not
+	// start.
+	Warm(ctx context.Context, function spec.Function) error
 	// Stop stops a function's job.
 	Stop(ctx context.Context, namespace, job string) error
 }
@@ -57,7 +60,7 @@ type deploys struct {
 // handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before anything
 // is changed.
 func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "message", "commit")
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "warm", "message", "commit")
 	if err != nil {
 		d.refuse(w, r, err)
 		return
@@ -75,6 +78,12 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 		}
 		d.respond(w, http.StatusOK, deployView{App: manifest.App, Functions: []deployedView{}, Changes: changes})
 		return
+	}
+	if query.Get("warm") == "true" {
+		if err := d.warm(r.Context(), namespaceOf(query), manifest); err != nil {
+			d.refuse(w, r, err)
+			return
+		}
 	}
 	d.answer(w, r, manifest, history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")})
 }

@@ -103,6 +103,13 @@ func (r *registered) Register(_ context.Context, f spec.Function) error {
 	return nil
 }
 
+func (r *registered) Warm(_ context.Context, f spec.Function) error {
+	if f.Env["V"] == "broken" {
+		return &wire.Error{Kind: wire.KindStart, Message: "no such file"}
+	}
+	return nil
+}
+
 func (r *registered) Stop(_ context.Context, _, job string) error {
 	r.stopped = append(r.stopped, job)
 	return nil

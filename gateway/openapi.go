@@ -35,6 +35,7 @@ func parameterTexts() map[string]string {
 		"tail":      "Most old lines",
 		"call":      "Lines of one call",
 		"plan":      "true says what the deploy would change, and changes nothing",
+		"warm":      "true starts and freezes one worker of each function first, and deploys nothing when one does not start",
 		"message":   "What the deploy is for, for people",
 		"commit":    "The commit that the source was at",
 		"number":    "The number of a deploy. Default the one before the last",

@@ -106,3 +106,17 @@ func TestOldDeploysAreForgotten(t *testing.T) {
 		t.Errorf("a forgotten one: %d %s", got.status, got.body)
 	}
 }
+
+func TestWhatDoesNotStartIsNotDeployed(t *testing.T) {
+	r, into := newDeployRig(t)
+	got := r.do(t, http.MethodPut, "/v1/apps/demo?warm=true", demo(t, "broken"), nil)
+	if got.header.Get("Freshet-Error") != "start" || !strings.Contains(string(got.body), "function echo does not start, so nothing was deployed: no such file") {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if len(into.functions) != 0 || len(past(t, r)) != 0 {
+		t.Errorf("registered %v, recorded %v", into.functions, past(t, r))
+	}
+	if got := r.do(t, http.MethodPut, "/v1/apps/demo?warm=true", demo(t, "v2"), nil); got.status != http.StatusOK || len(into.functions) != 1 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}

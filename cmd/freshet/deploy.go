@@ -27,7 +27,8 @@ type deployOptions struct {
 	env             map[string]string
 	python, image   string
 	message, commit string
-	plan, asJSON    bool
+	plan, warm      bool
+	asJSON          bool
 }
 
 func newDeploy(env environment) *cobra.Command {
@@ -65,6 +66,7 @@ app had before and has no more are stopped.`,
 	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
 	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none")
 	cmd.Flags().BoolVar(&o.plan, "plan", false, "say what would change, field by field, and change nothing")
+	cmd.Flags().BoolVar(&o.warm, "warm", false, "start and freeze one worker of each function first, and deploy nothing when one does not start")
 	cmd.Flags().StringVarP(&o.message, "message", "m", "", "what the deploy is for, for the history")
 	cmd.Flags().StringVar(&o.commit, "commit", "", "the commit of the source, for the history")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
@@ -127,6 +129,9 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 	}
 	var answer deployed
 	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}}
+	if o.warm {
+		query.Set("warm", "true")
+	}
 	if o.plan {
 		query.Set("plan", "true")
 	}

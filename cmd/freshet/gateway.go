@@ -122,6 +122,15 @@ func (n nomadJobs) Register(ctx context.Context, function spec.Function) error {
 	return jobs.Register(ctx, n.nomad, job)
 }
 
+// Warm implements gateway.Jobs.
+func (n nomadJobs) Warm(ctx context.Context, function spec.Function) error {
+	job, err := jobspecs.Render(function)
+	if err != nil {
+		return err
+	}
+	return jobs.Warm(ctx, n.nomad, job, function.WithDefaults())
+}
+
 // Stop implements gateway.Jobs.
 func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
 	return jobs.Stop(ctx, n.nomad, namespace, job)

@@ -111,10 +111,16 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 	}
 	defer w.puller.Close()
 	if bootErr != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !w.task.Warm { // the calls are for the version that runs
 			w.answerWaiting(ctx, bootErr)
 		}
 		return w.abandon(bootErr)
+	}
+	if w.task.Warm {
+		if err := w.forsake(); err != nil {
+			return failure(err)
+		}
+		return handoff.Exit{}
 	}
 	w.ready = time.Now()
 	w.event(started.event(w.ready))

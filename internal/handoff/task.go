@@ -50,6 +50,8 @@ type Task struct {
 	SharedDir string `json:"shared_dir"`
 	// Snapshots is the node's snapshot store; nil when the task wants none.
 	Snapshots *Snapshots `json:"snapshots,omitempty"`
+	// Warm wants a worker that ends once its guest is ready and frozen, and takes no calls.
+	Warm bool `json:"warm,omitempty"`
 	// Empty, in a template, wants the sandbox left empty although there is a snapshot.
 	Empty bool `json:"empty,omitempty"`
 	// Started is when Nomad asked for the task, Handed when the plugin gave it on; Steps say in ms where the time between went.

@@ -220,6 +220,10 @@ type Scaling struct {
 // JobID is the id of the function's Nomad job.
 func (f Function) JobID() string { return f.App + "." + f.Name }
 
+// WarmSuffix ends the id of the job that starts one worker of a function ahead of a deploy, to freeze it; its name is the function's
+// job's. Such a worker takes no calls.
+const WarmSuffix = ".warm"
+
 // WithDefaults returns the spec with every unset field at its default.
 func (f Function) WithDefaults() Function {
 	setDefault(&f.Namespace, DefaultNamespace)
