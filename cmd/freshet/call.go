@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/client"
 )
 
@@ -37,11 +39,13 @@ the call itself ended in an error, which is printed.`,
 			if _, _, err := splitName(given[0]); err != nil {
 				return usagef(cmd, "%w", err)
 			}
-			input, err := readInput(cmd, given[1:], o.file)
+			request, input, err := readInput(cmd, given[1:], o.file)
 			if err != nil {
 				return err
 			}
-			return call(cmd, env, given[0], input, o)
+			defer func() { _ = input.Close() }() // read only
+			request.Function, request.ContentType = given[0], guessType(o.contentType, request.Body)
+			return call(cmd, env, request, o)
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
@@ -52,27 +56,40 @@ the call itself ended in an error, which is printed.`,
 	return cmd
 }
 
-func readInput(cmd *cobra.Command, given []string, file string) ([]byte, error) {
+// held is the most of an input that is read before it is sent: what is longer is sent as it is read.
+const held = queue.MaxInline
+
+// readInput finds a call's input. Close it.
+func readInput(cmd *cobra.Command, given []string, file string) (client.Request, io.Closer, error) {
+	var request client.Request
+	var in io.Reader
+	closer := io.NopCloser(nil)
 	switch {
 	case len(given) == 1 && file != "":
-		return nil, usagef(cmd, "input %q and --file %q: give one of them", given[0], file)
+		return request, nil, usagef(cmd, "input %q and --file %q: give one of them", given[0], file)
 	case len(given) == 1:
-		return []byte(given[0]), nil
+		request.Body = []byte(given[0])
+		return request, closer, nil
 	case file != "":
-		data, err := os.ReadFile(file)
+		opened, err := os.Open(file)
 		if err != nil {
-			return nil, fmt.Errorf("read input: %w", err)
+			return request, nil, fmt.Errorf("read input: %w", err)
 		}
-		return data, nil
+		in, closer = opened, opened
+	default:
+		in = cmd.InOrStdin()
+		if typed, ok := in.(*os.File); ok && term.IsTerminal(int(typed.Fd())) {
+			return request, closer, nil // nobody typed anything: an empty input
+		}
 	}
-	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		return nil, nil // nobody typed anything: an empty input
+	var err error
+	if request.Body, err = io.ReadAll(io.LimitReader(in, held+1)); err != nil {
+		return request, nil, errors.Join(fmt.Errorf("read input: %w", err), closer.Close())
 	}
-	data, err := io.ReadAll(cmd.InOrStdin())
-	if err != nil {
-		return nil, fmt.Errorf("read input: %w", err)
+	if len(request.Body) > held {
+		request.Reader = io.MultiReader(bytes.NewReader(request.Body), in)
 	}
-	return data, nil
+	return request, closer, nil
 }
 
 // guessType calls JSON what looks like it.
@@ -80,7 +97,7 @@ func guessType(given string, input []byte) string {
 	if given != "" {
 		return given
 	}
-	text := strings.TrimSpace(string(input))
+	text := strings.TrimSpace(string(input[:min(len(input), 4<<10)]))
 	if text == "" || strings.ContainsAny(text[:1], `{["`) || strings.Trim(text[:1], "-0123456789tfn") == "" {
 		return "application/json"
 	}
@@ -113,7 +130,7 @@ func failed(err error) error {
 	return err
 }
 
-func call(cmd *cobra.Command, env environment, function string, input []byte, o callOptions) error {
+func call(cmd *cobra.Command, env environment, request client.Request, o callOptions) error {
 	c, err := env.client(o.addr, client.Namespace(o.namespace), client.Patience(10*time.Second))
 	if err != nil {
 		return err
@@ -125,21 +142,28 @@ func call(cmd *cobra.Command, env environment, function string, input []byte, o 
 		defer cancel()
 	}
 	began := time.Now()
-	response, err := c.Do(ctx, client.Request{
-		Function: function, Body: input, ContentType: guessType(o.contentType, input),
-	})
+	response, output, err := c.Open(ctx, request)
 	if err != nil {
 		return failed(err)
 	}
-	if _, err := cmd.OutOrStdout().Write(response.Body); err != nil {
-		return fmt.Errorf("print output: %w", err)
+	if err := printOutput(cmd, output); err != nil {
+		return err
 	}
 	if out, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(out.Fd())) {
 		fmt.Fprintln(out)
 	}
 	if o.verbose {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s: queued %s, waited for a start %s, ran %s (call %s, worker %.8s)\n",
-			function, short(time.Since(began)), short(response.Queued), short(response.Started), short(response.Run), response.Call, response.Worker)
+			request.Function, short(time.Since(began)), short(response.Queued), short(response.Started), short(response.Run), response.Call, response.Worker)
+	}
+	return nil
+}
+
+// printOutput prints an output as it comes.
+func printOutput(cmd *cobra.Command, output io.ReadCloser) error {
+	defer func() { _ = output.Close() }() // read to its end
+	if _, err := io.Copy(cmd.OutOrStdout(), output); err != nil {
+		return fmt.Errorf("print output: %w", err)
 	}
 	return nil
 }

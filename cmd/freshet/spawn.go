@@ -37,11 +37,13 @@ call is queued for each line of a file, however long it is, and the batch's id i
 			if o.batch != "" {
 				return spawnBatch(cmd, env, given[0], o)
 			}
-			input, err := readInput(cmd, given[1:], o.file)
+			request, input, err := readInput(cmd, given[1:], o.file)
 			if err != nil {
 				return err
 			}
-			return spawn(cmd, env, given[0], input, o)
+			defer func() { _ = input.Close() }() // read only
+			request.Function, request.ContentType, request.Keep = given[0], guessType(o.contentType, request.Body), o.keep
+			return spawn(cmd, env, request, o)
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
@@ -52,14 +54,12 @@ call is queued for each line of a file, however long it is, and the batch's id i
 	return cmd
 }
 
-func spawn(cmd *cobra.Command, env environment, function string, input []byte, o spawnOptions) error {
+func spawn(cmd *cobra.Command, env environment, request client.Request, o spawnOptions) error {
 	c, err := env.client(o.addr, client.Namespace(o.namespace), client.Patience(10*time.Second))
 	if err != nil {
 		return err
 	}
-	call, err := c.Spawn(cmd.Context(), client.Request{
-		Function: function, Body: input, ContentType: guessType(o.contentType, input), Keep: o.keep,
-	})
+	call, err := c.Spawn(cmd.Context(), request)
 	if err != nil {
 		return failed(err)
 	}
@@ -114,14 +114,11 @@ printed. Of a batch it prints a line of JSON for each input, in their order, as 
 			if err != nil {
 				return err
 			}
-			response, err := c.Result(cmd.Context(), given[0])
+			_, output, err := c.OpenResult(cmd.Context(), given[0])
 			if err != nil {
 				return failed(err)
 			}
-			if _, err := cmd.OutOrStdout().Write(response.Body); err != nil {
-				return fmt.Errorf("print output: %w", err)
-			}
-			return nil
+			return printOutput(cmd, output)
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)

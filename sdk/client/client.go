@@ -95,8 +95,10 @@ type Request struct {
 	Function string
 	// Method of a class; empty for a plain function.
 	Method string
-	// Body and ContentType are the input.
+	// Body and ContentType are the input. Reader, in place of Body, is an input that is sent as it is read: once, so that
+	// a call is not tried again when its gateway is away.
 	Body        []byte
+	Reader      io.Reader
 	ContentType string
 	// Key makes the call happen once however often it is sent; New makes one for each call unless given.
 	Key string
@@ -133,7 +135,8 @@ func (c *Client) do(ctx context.Context, request Request, way string) (Response,
 	if request.Key == "" {
 		request.Key = rand.Text()
 	}
-	return c.again(ctx, func() (Response, time.Duration, error) { return c.send(ctx, http.MethodPost, address, request) })
+	response, _, err := c.once(ctx, address, request, whole)
+	return response, err
 }
 
 func (c *Client) address(request Request, way string) (string, error) {
@@ -180,7 +183,11 @@ func (c *Client) again(ctx context.Context, once func() (Response, time.Duration
 const final = time.Duration(-1)
 
 func (c *Client) newRequest(ctx context.Context, method, address string, request Request) (*http.Request, error) {
-	httpRequest, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(request.Body))
+	var body io.Reader = bytes.NewReader(request.Body)
+	if request.Reader != nil {
+		body = io.NopCloser(request.Reader) // which is the caller's to close
+	}
+	httpRequest, err := http.NewRequestWithContext(ctx, method, address, body)
 	if err != nil {
 		return nil, fmt.Errorf("call %s: %w", request.Function, err)
 	}
@@ -199,26 +206,14 @@ func (c *Client) newRequest(ctx context.Context, method, address string, request
 	return httpRequest, nil
 }
 
-// send sends the request once.
+// send sends the request once and reads its answer.
 func (c *Client) send(ctx context.Context, method, address string, request Request) (Response, time.Duration, error) {
-	httpRequest, err := c.newRequest(ctx, method, address, request)
+	response, out, wait, err := c.open(ctx, method, address, request)
 	if err != nil {
-		return Response{}, final, err
+		return response, wait, err
 	}
-	httpResponse, err := c.http.Do(httpRequest)
-	if err != nil {
-		return Response{}, 0, fmt.Errorf("call %s: %w", request.Function, err)
-	}
-	defer func() { _ = httpResponse.Body.Close() }() // read to its end
-	body, err := io.ReadAll(httpResponse.Body)
-	if err != nil {
-		return Response{}, 0, fmt.Errorf("call %s: read the answer: %w", request.Function, err)
-	}
-	if httpResponse.StatusCode/100 != 2 {
-		failed := newError(httpResponse, body)
-		return Response{}, waitFor(httpResponse), fmt.Errorf("call %s: %w", request.Function, failed)
-	}
-	return newResponse(httpResponse, body), 0, nil
+	response, err = whole(response, out)
+	return response, 0, err
 }
 
 // waitFor reads how long to wait before trying again: full queues and gateways that cannot reach theirs say so.
