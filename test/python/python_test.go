@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -348,6 +349,9 @@ func TestDeployOfAFile(t *testing.T) {
 	if got, err := cluster.Call(t, "hello.Words", "largest", `{"text":"a b a","most":1}`); err != nil || string(got.Body) != `[{"word":"a","count":2}]` {
 		t.Errorf("%s, %v", got.Body, err)
 	}
+	if out := runSnippet(t); out != "hello you\n2\n1\nb\nhello later\ninput\n" {
+		t.Errorf("the document's client printed %q", out)
+	}
 	path := filepath.Join(dir, "words.py")
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -361,6 +365,27 @@ func TestDeployOfAFile(t *testing.T) {
 		got, err := cluster.Call(t, "hello.Words", "count", `"one two"`)
 		return err == nil && string(got.Body) == "-2"
 	})
+}
+
+// runSnippet runs the document's example of a client, as it stands there.
+func runSnippet(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/python.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, snippet, _ := strings.Cut(string(text), "```python\n# client\n")
+	snippet, _, ok := strings.Cut(snippet, "```")
+	if !ok {
+		t.Fatal("docs/python.md has no client")
+	}
+	client := exec.CommandContext(t.Context(), "python3", "-B", "-c", snippet)
+	client.Env = append(os.Environ(), "FRESHET_ADDR="+cluster.State.Gateway(), "PYTHONPATH=../../sdk/python")
+	out, err := client.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	return string(out)
 }
 
 // TestNumpy thaws what numpy loaded, and draws other numbers in each copy.
