@@ -133,7 +133,7 @@ func TestWrongTasksAreRefusedByField(t *testing.T) {
 	}{
 		"concurency":   {func(c map[string]any) { c["concurency"] = 3 }, nil},
 		"concurrency":  {func(c map[string]any) { c["concurrency"] = 5000 }, nil},
-		"handler.type": {func(c map[string]any) { c["handler"] = map[string]any{"type": "python", "entry": "a:b"} }, nil},
+		"handler.type": {func(c map[string]any) { c["handler"] = map[string]any{"type": "modal", "entry": "a:b"} }, nil},
 		"image":        {func(c map[string]any) { c["handler"], c["code"] = nil, nil }, nil},
 		"network_mode": {func(c map[string]any) { c["network_mode"] = "host" }, nil},
 		"ports[0]":     {func(c map[string]any) { c["ports"] = []string{"http"} }, nil},

@@ -189,6 +189,7 @@ func TestInputsThatDoNotComeLeaveNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
+	_ = out.CloseWithError(context.Canceled) // or net/http waits for the rest of the body
 	if err := <-gone; err == nil {
 		t.Error("an upload that was cancelled was answered")
 	}

@@ -111,17 +111,20 @@ func TestStagesRunAtOnce(t *testing.T) {
 func TestStepsThatMisbehave(t *testing.T) {
 	n := newNode(t)
 	n.DiskBytes = 64 << 20
-	for _, c := range []struct{ name, command, want string }{
-		{"prints without end", "yes", "the step printed more than 64 MB"},
-		{"fills the disk", "dd if=/dev/zero of=/full bs=1M", "No space left on device"},
-		{"loops", "while :; do :; done", "the build took too long"},
-		{"leaves something running", "sleep 1000 & exit 3", "code 3"},
-		{"kills everything", "kill -9 -1; kill -9 1", "the command"},
-		{"mounts", "mount -t proc proc /mnt", "the command exited with code"},
-		{"forks without end", "f() { f | f & }; f; sleep 1000", "the build took too long"},
+	for _, c := range []struct {
+		name, command, want string
+		limit               time.Duration
+	}{
+		{"prints without end", "yes", "the step printed more than 64 MB", time.Minute},
+		{"fills the disk", "dd if=/dev/zero of=/full bs=1M", "No space left on device", time.Minute},
+		{"loops", "while :; do :; done", "the build took too long", 3 * time.Second},
+		{"leaves something running", "sleep 1000 & exit 3", "code 3", time.Minute},
+		{"kills everything", "kill -9 -1; kill -9 1", "the command", time.Minute},
+		{"mounts", "mount -t proc proc /mnt", "the command exited with code", time.Minute},
+		{"forks without end", "f() { f | f & }; f; sleep 1000", "the build took too long", 3 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeoutCause(t.Context(), 6*time.Second, errors.New("the build took too long"))
+			ctx, cancel := context.WithTimeoutCause(t.Context(), c.limit, errors.New("the build took too long"))
 			defer cancel()
 			_, err := n.Build(ctx, build.Request{
 				Task: t.Name(), Dockerfile: []byte("ARG BASE\nFROM $BASE\nRUN " + c.command), Args: map[string]string{"BASE": n.base},
