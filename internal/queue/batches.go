@@ -55,7 +55,11 @@ func LoadBatch(ctx context.Context, nc *nats.Conn, call string) (Batch, error) {
 	if !found {
 		return Batch{}, fmt.Errorf("call %s: %w", call, ErrNoBatch)
 	}
-	return ParseBatch(record)
+	b, err := ParseBatch(record)
+	if err == nil && b.Open { // it may be complete by now: whoever reads its results to the end must know
+		return b.Latest(ctx, nc)
+	}
+	return b, err
 }
 
 // Latest is the batch as it was recorded last, for those who will record it anew: what LoadBatch found may be older.

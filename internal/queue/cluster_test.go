@@ -108,12 +108,12 @@ func recordAndFind(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, n
 	if _, err := queue.LoadBatch(ctx, nc, call); err != nil {
 		return fmt.Errorf("batch %d: %w", n, err)
 	}
-	batch.Inputs = 2
+	batch.Inputs, batch.Open = 2, false
 	if err := batch.Save(ctx, js); err != nil {
 		return err
 	}
-	if latest, err := batch.Latest(ctx, nc); err != nil || latest.Inputs != 2 {
-		return fmt.Errorf("batch %d has %d inputs: %w", n, latest.Inputs, err)
+	if found, err := queue.LoadBatch(ctx, nc, call); err != nil || found.Inputs != 2 || found.Open {
+		return fmt.Errorf("batch %d is %+v: %w", n, found, err)
 	}
 	if _, err := queue.LoadResult(ctx, js, call); !errors.Is(err, queue.ErrNoResult) {
 		return fmt.Errorf("result %d: %w", n, err)

@@ -96,6 +96,7 @@ func (t *traffic) send(ctx context.Context, gate int, method, path, key string, 
 		return reply{}, err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Freshet-Keep", "1h") // until all is checked
 	if key != "" {
 		request.Header.Set("Idempotency-Key", key)
 	}
