@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -129,11 +130,11 @@ func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
 	}
 	ended := c.waiters.add(own.envelope.Call, time.Now(), time.Until(own.envelope.Deadline)+lastWord)
 	defer c.waiters.remove(ended)
-	if err := c.publish(&own); err != nil {
+	c.hintDemand(t.key, t.stats, t.began)
+	if err := c.publishSurely(r.Context(), &own); err != nil {
 		c.refuse(w, r, err)
 		return
 	}
-	c.hintDemand(t.key, t.stats, t.began)
 	values := newValueWriter(w, r, own.envelope.Call)
 	s := newValueStream(c, own.envelope.Call, 0, values)
 	err = s.run(r.Context(), func(ctx context.Context) (queue.Result, error) { return c.await(ctx, &own, ended) })
@@ -146,6 +147,33 @@ func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		c.exchange.log.Debug().Err(err).Str("call", own.envelope.Call).Msg("write stream")
 	}
+}
+
+// publishSurely publishes a call and waits until the queue has it: the answer to a stream begins before its call ends, and a success
+// must not be said of a call that is lost.
+func (x *exchange) publishSurely(ctx context.Context, c *call) error {
+	c.envelope.Reply = queue.ReplySubject(x.id, c.envelope.Call)
+	msg, err := c.envelope.Message()
+	if err != nil {
+		return badInput("request", c.envelope.Function.String(), err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeWithin)
+	defer cancel()
+	for {
+		once, cancel := context.WithTimeout(ctx, lookEvery)
+		_, err = x.js.PublishMsg(once, msg) // the queue drops what it has already
+		cancel()
+		if err == nil {
+			break
+		}
+		var refused *jetstream.APIError
+		if ctx.Err() != nil || errors.As(err, &refused) || !x.nc.IsConnected() {
+			return publishProblem(err)
+		}
+	}
+	x.waiters.acked(c.envelope.Call)
+	c.stats.published.Inc()
+	return nil
 }
 
 func (c *caller) startStream(w http.ResponseWriter, r *http.Request, t target, own *call, buffer *[]byte) error {

@@ -43,6 +43,8 @@ type guest struct {
 	death *wire.Error
 	// alone says that at most one call was running when the guest died, so that it is known which one did it.
 	alone bool
+	// robbed says that somebody killed the sandbox under the guest, which is no fault of the function's.
+	robbed bool
 
 	mu    sync.Mutex
 	last  uint64
@@ -232,8 +234,10 @@ func (g *guest) exited() *wire.Error {
 			return said
 		}
 		if ok {
+			g.robbed = exit.Lost == sandbox.LostKilled
 			return &wire.Error{Kind: wire.KindCrash, Message: "the function's process " + exit.String()}
 		}
+		g.robbed = true
 		return &wire.Error{Kind: wire.KindCrash, Message: "the function's sandbox was killed"}
 	case <-time.After(exitWait):
 		return &wire.Error{Kind: wire.KindCrash, Message: "the function's process closed its output and went on"}
