@@ -93,6 +93,7 @@ plugin "freshet-driver" {
     blobs            = %q
     allow_host_paths = true
     cgroup_parent    = %q
+    orphan_grace     = "5s"
     ahead { memory_mb = 512 }
     nats {
       url      = %q
