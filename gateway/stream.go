@@ -151,28 +151,28 @@ func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
 
 // publishSurely publishes a call and waits until the queue has it: the answer to a stream begins before its call ends, and a success
 // must not be said of a call that is lost.
-func (x *exchange) publishSurely(ctx context.Context, c *call) error {
-	c.envelope.Reply = queue.ReplySubject(x.id, c.envelope.Call)
-	msg, err := c.envelope.Message()
+func (c *caller) publishSurely(ctx context.Context, own *call) error {
+	own.envelope.Reply = queue.ReplySubject(c.id, own.envelope.Call)
+	msg, err := own.envelope.Message()
 	if err != nil {
-		return badInput("request", c.envelope.Function.String(), err.Error())
+		return badInput("request", own.envelope.Function.String(), err.Error())
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeWithin)
 	defer cancel()
 	for {
 		once, cancel := context.WithTimeout(ctx, lookEvery)
-		_, err = x.js.PublishMsg(once, msg) // the queue drops what it has already
+		_, err = c.js.PublishMsg(once, msg) // the queue drops what it has already
 		cancel()
 		if err == nil {
 			break
 		}
 		var refused *jetstream.APIError
-		if ctx.Err() != nil || errors.As(err, &refused) || !x.nc.IsConnected() {
+		if ctx.Err() != nil || errors.As(err, &refused) || !c.nc.IsConnected() {
 			return publishProblem(err)
 		}
 	}
-	x.waiters.acked(c.envelope.Call)
-	c.stats.published.Inc()
+	c.waiters.acked(own.envelope.Call)
+	own.stats.published.Inc()
 	return nil
 }
 

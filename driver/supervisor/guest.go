@@ -244,6 +244,19 @@ func (g *guest) exited() *wire.Error {
 	}
 }
 
+// wasRobbed tells that the guest, if there is one, is dead because somebody killed its sandbox: the next one may start well.
+func (g *guest) wasRobbed() bool {
+	if g == nil {
+		return false
+	}
+	select {
+	case <-g.dead:
+		return g.robbed
+	default:
+		return false
+	}
+}
+
 // lastWords are why a guest said that it ends, such as the end of its server: they tell more than its exit code. Nil when it said
 // nothing.
 func (g *guest) lastWords() *wire.Error {

@@ -111,7 +111,7 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 	}
 	defer w.puller.Close()
 	if bootErr != nil {
-		if ctx.Err() == nil && !w.task.Warm && !w.wasRobbed() { // the calls are for the version that runs
+		if ctx.Err() == nil && !w.task.Warm && !w.guest.wasRobbed() { // the calls are for the version that runs
 			w.answerWaiting(ctx, bootErr)
 		}
 		return w.abandon(bootErr)
@@ -139,19 +139,6 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 		w.log.Warn().Err(err).Msg("clean up sandbox")
 	}
 	return exit
-}
-
-// wasRobbed tells that the guest died while it started because somebody killed its sandbox: the next worker may start well.
-func (w *Worker) wasRobbed() bool {
-	if w.guest == nil {
-		return false
-	}
-	select {
-	case <-w.guest.dead:
-		return w.guest.robbed
-	default:
-		return false
-	}
 }
 
 // abandon ends a worker that never served.
