@@ -110,8 +110,11 @@ func (s *spawns) newBatch(ctx context.Context, stores *stores, t target) (id str
 	if known, err = s.claim(ctx, stores, keyName(t.key, "batch "+t.header.key), &e, id); err != nil || !known {
 		return id, false, err
 	}
-	if _, err := queue.LoadBatch(ctx, s.nc, e.Call); errors.Is(err, queue.ErrNoBatch) {
+	switch _, err := queue.LoadBatch(ctx, s.nc, e.Call); {
+	case errors.Is(err, queue.ErrNoBatch):
 		return e.Call, false, nil // the earlier request got no further
+	case err != nil:
+		return "", false, unavailable("the batch of the idempotency key cannot be read; try again", err)
 	}
 	return e.Call, true, nil
 }
