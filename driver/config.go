@@ -35,10 +35,11 @@ type Config struct {
 	// DataDir is where the driver keeps tasks, root file systems and snapshots. Needed.
 	DataDir string `codec:"data_dir"`
 	// Runsc and Worker are the paths of the pinned runsc and of freshet-worker. Needed. Init is that of freshet-init, by default
-	// beside Worker.
-	Runsc  string `codec:"runsc"`
-	Worker string `codec:"worker"`
-	Init   string `codec:"init"`
+	// beside Worker, and so is Builder, that of freshet-builder, which only builds need.
+	Runsc   string `codec:"runsc"`
+	Worker  string `codec:"worker"`
+	Init    string `codec:"init"`
+	Builder string `codec:"builder"`
 	// Platform is how gVisor intercepts system calls, "systrap" or "kvm". Default "systrap".
 	Platform string `codec:"platform"`
 	// Blobs is the URL of the cluster's blob store. Needed for code named by digest.
@@ -132,6 +133,7 @@ func configSpec() *hclspec.Spec {
 		"runsc":              hclspec.NewAttr("runsc", "string", true),
 		"worker":             hclspec.NewAttr("worker", "string", true),
 		"init":               attr("init", "string"),
+		"builder":            attr("builder", "string"),
 		"platform":           attr("platform", "string"),
 		"blobs":              attr("blobs", "string"),
 		"allow_host_paths":   hclspec.NewDefault(attr("allow_host_paths", "bool"), hclspec.NewLiteral("false")),
@@ -186,9 +188,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Init == "" {
 		c.Init = filepath.Join(filepath.Dir(c.Worker), "freshet-init")
 	}
+	c.Builder = cmp.Or(c.Builder, filepath.Join(filepath.Dir(c.Worker), "freshet-builder"))
 	c.CgroupRoot = cmp.Or(c.CgroupRoot, cgroup.DefaultRoot)
 	for _, path := range []struct{ field, value string }{
-		{"data_dir", c.DataDir}, {"runsc", c.Runsc}, {"worker", c.Worker}, {"init", c.Init}, {"cgroup_root", c.CgroupRoot},
+		{"data_dir", c.DataDir}, {"runsc", c.Runsc}, {"worker", c.Worker}, {"init", c.Init}, {"builder", c.Builder}, {"cgroup_root", c.CgroupRoot},
 	} {
 		if !filepath.IsAbs(path.value) {
 			return c, fmt.Errorf("plugin config %s: %q: use an absolute path", path.field, path.value)

@@ -35,6 +35,9 @@ type plan struct {
 
 // plan works out what the task takes. The image is held for the id.
 func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, config spec.Config, tell func(string)) (p plan, err error) {
+	if config.Build != nil {
+		return s.planBuild(cfg, config)
+	}
 	p.config = config
 	pulled, err := s.pull(ctx, id, cfg, config, tell)
 	if err != nil {

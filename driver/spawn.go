@@ -20,7 +20,11 @@ func (s *starter) launch(work handoff.Task, extra *os.File, args ...string) (pro
 		return nil, nil, fmt.Errorf("open supervisor's log: %w", err)
 	}
 	defer func() { _ = out.Close() }() // the supervisor has its own descriptor
-	cmd := exec.Command(s.config.Worker, args...)
+	program := s.config.Worker
+	if work.Build != nil {
+		program = s.config.Builder
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -19,7 +19,6 @@ import (
 	"github.com/freshet-dev/freshet/driver/ahead"
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/snapshot"
-	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/sdk/python"
 )
@@ -64,13 +63,13 @@ func newStarter(ctx context.Context, config Config, claimed func(dir string) boo
 		return nil, err
 	}
 	s := &starter{ctx: ctx}
-	if s.programs, err = openPrograms(ctx, config); err != nil {
-		return nil, err
-	}
 	if s.python, err = python.Install(filepath.Join(config.DataDir, "python")); err != nil {
 		return nil, err
 	}
 	if s.lender, err = openLender(ctx, config, log); err != nil {
+		return nil, err
+	}
+	if s.programs, err = image.Open(filepath.Join(config.DataDir, "rootfs"), s.blobs); err != nil {
 		return nil, err
 	}
 	if s.runsc, err = fileDigest(config.Runsc); err != nil {
@@ -124,18 +123,6 @@ func (s *starter) chores(claimed func(dir string) bool) ([]chore, error) {
 		{"snapshots", upkeepEvery, snapshots.Collect},
 		{"orphans", min(upkeepEvery, grace), func(ctx context.Context) error { return orphans.look(ctx, time.Now()) }},
 	}, nil
-}
-
-// openPrograms opens the roots of programs that are the cluster's blobs.
-func openPrograms(ctx context.Context, config Config) (*image.Cache, error) {
-	var store *blobs.Store
-	if config.Blobs != "" {
-		var err error
-		if store, err = blobs.Open(ctx, config.Blobs); err != nil {
-			return nil, fmt.Errorf("plugin config blobs: %w", err)
-		}
-	}
-	return image.Open(filepath.Join(config.DataDir, "rootfs"), store)
 }
 
 // close lets go of what the node lends; tasks keep theirs.

@@ -62,7 +62,7 @@ func offered(config spec.Config) error {
 	if config.Snapshot.GPU {
 		return spec.FieldError{Field: "snapshot.gpu", Value: "true", Mend: "GPU snapshots are not offered yet: remove it"}
 	}
-	if config.Image == "" && config.Code == "" {
+	if config.Image == "" && config.Code == "" && config.Build == nil {
 		return spec.FieldError{Field: "image", Value: "", Mend: "name an image, or a static program in code"}
 	}
 	return nil
@@ -78,6 +78,9 @@ func allowed(config spec.Config, plugin Config) error {
 	}
 	if filepath.IsAbs(config.Code) {
 		return refuse("code", config.Code)
+	}
+	if config.Build != nil && filepath.IsAbs(config.Build.Context) {
+		return refuse("build.context", config.Build.Context)
 	}
 	if path, ok := image.HostPath(config.Image); ok && filepath.IsAbs(path) {
 		return refuse("image", config.Image)

@@ -14,6 +14,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/cgroup"
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
@@ -22,7 +23,9 @@ import (
 
 // lender lends to units what the node has.
 type lender struct {
-	config   Config
+	config Config
+	// blobs is the cluster's store; nil where the node has none.
+	blobs    *blobs.Store
 	images   *image.Store
 	networks *networks
 	groups   *cgroup.Manager
@@ -44,6 +47,12 @@ func openLender(ctx context.Context, config Config, log zerolog.Logger) (*lender
 		return nil, err
 	}
 	l.networks = &networks{config: pool, log: log}
+	if config.Blobs != "" {
+		if l.blobs, err = blobs.Open(ctx, config.Blobs); err != nil {
+			return nil, fmt.Errorf("plugin config blobs: %w", err)
+		}
+	}
+	images.Blobs = l.blobs
 	if l.images, err = image.OpenStore(images, log); err != nil {
 		return nil, err
 	}
@@ -56,7 +65,10 @@ func openLender(ctx context.Context, config Config, log zerolog.Logger) (*lender
 // close lets go of it; units keep theirs.
 func (l *lender) close() error {
 	l.images.Close()
-	return l.networks.close()
+	if l.blobs == nil {
+		return l.networks.close()
+	}
+	return errors.Join(l.networks.close(), l.blobs.Close())
 }
 
 // endWait bounds how long what was killed may take to be gone.
@@ -140,11 +152,20 @@ func (l *lender) giveBack(ctx context.Context, dir string) error {
 	if pool := l.networks.opened(); pool != nil {
 		err = errors.Join(err, pool.Release(id))
 	}
-	err = errors.Join(err, sandbox.Discard(filepath.Join(dir, handoff.SandboxDir))) // a supervisor that was killed left it mounted
+	err = errors.Join(err, discard(dir))
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return fmt.Errorf("clear up after task %s: %w", id, err)
 	}
 	return nil
+}
+
+// discard unmounts what a supervisor that was killed left mounted for its sandboxes.
+func discard(dir string) error {
+	steps, err := filepath.Glob(filepath.Join(dir, handoff.BuildDir, "*", handoff.SandboxDir))
+	for _, sandboxDir := range append(steps, filepath.Join(dir, handoff.SandboxDir)) {
+		err = errors.Join(err, sandbox.Discard(sandboxDir))
+	}
+	return err
 }
 
 // dissolve kills what is in a control group and removes it.

@@ -182,7 +182,13 @@ func (f layoutFile) resolve(context.Context) (record, error) {
 			return record{}, err
 		}
 	}
-	if data, err = readBlob(from, found.Digest); err != nil {
+	return readImage(from, found.Digest)
+}
+
+// readImage reads the manifest with this digest, and its config.
+func readImage(from files, digest v1.Hash) (record, error) {
+	data, err := readBlob(from, digest)
+	if err != nil {
 		return record{}, err
 	}
 	manifest, err := v1.ParseManifest(bytes.NewReader(data))
@@ -200,7 +206,7 @@ func (f layoutFile) resolve(context.Context) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	return newRecord(found.Digest.Hex, layers, config)
+	return newRecord(digest.Hex, layers, config)
 }
 
 // find finds the tag in the layout's list, or the only image where none is named.

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -110,18 +109,18 @@ func (s *catalogue) resolutionPath(ref reference) string {
 
 // resolved finds what the reference meant when it was last asked for. fresh tells whether that still holds without asking.
 func (s *catalogue) resolved(ref reference) (rec record, fresh, found bool) {
-	if digest, ok := ref.registry.(name.Digest); ok && readJSON(s.recordPath(strings.TrimPrefix(digest.DigestStr(), "sha256:")), &rec) {
+	if digest := ref.digest(); digest != "" && readJSON(s.recordPath(digest), &rec) {
 		return rec, true, true // wherever it came from, it is what is named
 	}
 	var known resolution
 	if !readJSON(s.resolutionPath(ref), &known) || known.Reference != ref.String() || !readJSON(s.recordPath(known.Digest), &rec) {
 		return record{}, false, false
 	}
-	if ref.registry == nil {
+	if ref.onNode() {
 		state, err := stateOf(ref)
 		return rec, err == nil && state == known.State, true
 	}
-	return rec, ref.fixed() || time.Since(known.At) < s.ttl, true
+	return rec, ref.digest() != "" || time.Since(known.At) < s.ttl, true
 }
 
 // remember writes down what the reference means.

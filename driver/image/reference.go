@@ -16,10 +16,17 @@ const (
 	ociLayout     = "oci"            // a directory in the OCI layout
 )
 
+// Blob begins references to images of the cluster's blob store, which builds put there: the digest of the manifest follows.
+const Blob = "freshet-image://"
+
+const algorithm = "sha256:"
+
 // reference is what names an image: one in a registry, or a file of the node.
 type reference struct {
-	// registry names it in a registry; nil for a file of the node.
+	// registry names it in a registry; nil for others.
 	registry name.Reference
+	// blob is the digest, in hex, of an image of the blob store; empty for others.
+	blob string
 	// kind, path and tag name it on the node; tag chooses one of several images in there and may be empty.
 	kind, path, tag string
 }
@@ -46,6 +53,12 @@ func CheckReference(ref string) error {
 
 func parseReference(ref string) (reference, error) {
 	wrong := func(mend string) error { return spec.FieldError{Field: "image", Value: ref, Mend: mend} }
+	if digest, ok := strings.CutPrefix(ref, Blob); ok {
+		if digest = strings.TrimPrefix(digest, algorithm); !isHex(digest) {
+			return reference{}, wrong("use " + Blob + algorithm + " and 64 lower-case hex digits, as the build printed it")
+		}
+		return reference{blob: digest}, nil
+	}
 	if path, ok := HostPath(ref); ok {
 		if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
 			return reference{}, wrong("use an absolute path on the node, such as oci-archive:/srv/images/app.tar")
@@ -64,17 +77,25 @@ func parseReference(ref string) (reference, error) {
 
 // String is the reference in full: two that mean the same image in the same place have the same one.
 func (r reference) String() string {
-	if r.registry != nil {
+	switch {
+	case r.registry != nil:
 		return r.registry.Name()
+	case r.blob != "":
+		return Blob + algorithm + r.blob
 	}
 	return r.kind + ":" + r.path + ":" + r.tag
 }
 
-// fixed tells whether the reference can only ever mean one content.
-func (r reference) fixed() bool {
-	_, ok := r.registry.(name.Digest)
-	return ok
+// digest is that of the only content that the reference can ever mean, in hex; empty for one that may change.
+func (r reference) digest() string {
+	if digest, ok := r.registry.(name.Digest); ok {
+		return strings.TrimPrefix(digest.DigestStr(), algorithm)
+	}
+	return r.blob
 }
+
+// onNode tells whether it is a file of the node.
+func (r reference) onNode() bool { return r.registry == nil && r.blob == "" }
 
 // registryName is the name of a registry as references have it: Docker Hub has two.
 func registryName(host string) string {

@@ -24,10 +24,12 @@ type source interface {
 
 // sources are the places to try, in order.
 func (s *Store) sources(ref reference, auth Auth) []source {
-	switch ref.kind {
-	case dockerArchive:
+	switch {
+	case ref.blob != "":
+		return []source{blobImage{store: s.config.Blobs, digest: ref.blob}}
+	case ref.kind == dockerArchive:
 		return []source{dockerFile{path: ref.path, tag: ref.tag}}
-	case ociArchive, ociLayout:
+	case ref.onNode():
 		return []source{layoutFile{path: ref.path, tag: ref.tag, isTar: ref.kind == ociArchive}}
 	}
 	keys := s.keychain(ref.registry, auth)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
+	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -48,6 +49,8 @@ type Config struct {
 	Mirrors map[string][]string
 	// Insecure are the registries, as host or host:port, that are spoken to by plain HTTP where they have no HTTPS.
 	Insecure []string
+	// Blobs is the cluster's store, where images of builds are; it stays the caller's. Nil: there are none.
+	Blobs *blobs.Store `json:"-"`
 	// DockerConfig is the path of a config.json as `docker login` writes it; its helpers are asked too. Default none.
 	DockerConfig string
 }
@@ -149,8 +152,8 @@ func (s *Store) Close() { s.transport.CloseIdleConnections() }
 type Request struct {
 	// Task will use the image, which is kept until Release. Needed.
 	Task string
-	// Reference names the image: registry.example/app:1.2, …@sha256:…, or, on this node, docker-archive:/path.tar[:tag],
-	// oci-archive:/path.tar[:tag] or oci:/path[:tag]. Whether the node's files may be named is for the caller to check (HostPath).
+	// Reference names the image: registry.example/app:1.2, …@sha256:…, freshet-image://sha256:…, or, on this node,
+	// docker-archive:/path.tar[:tag], oci-archive:/path.tar[:tag] or oci:/path[:tag]. Whether the node's files may be named is for the caller to check (HostPath).
 	Reference string
 	// Auth is the task's own; it is used for the registry of the reference, or the one it names. Default: DockerConfig's.
 	Auth Auth
@@ -264,7 +267,7 @@ func (s *Store) ask(ctx context.Context, ref reference, force bool, sources []so
 		return known, nil
 	}
 	var state string
-	if ref.registry == nil {
+	if ref.onNode() {
 		if state, err = stateOf(ref); err != nil {
 			return record{}, err
 		}

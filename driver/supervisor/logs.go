@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
+	"github.com/freshet-dev/freshet/driver/supervisor/logfile"
 	"github.com/freshet-dev/freshet/internal/handoff"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -29,13 +30,13 @@ type logs struct {
 	log     zerolog.Logger
 
 	mu      sync.Mutex
-	stdout  sink
-	stderr  sink
+	stdout  io.WriteCloser
+	stderr  io.WriteCloser
 	dropped int
 }
 
 func openLogs(task handoff.Task, nc *nats.Conn, subject string, log zerolog.Logger) (*logs, error) {
-	stdout, stderr, err := openSinks(task.Logs)
+	stdout, stderr, err := logfile.Open(task.Logs)
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +77,10 @@ func (l *logs) say(level, format string, values ...any) {
 	})
 }
 
-func (l *logs) write(file sink, record queue.LogRecord) {
+func (l *logs) write(file io.Writer, record queue.LogRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := file.write([]byte(record.Text + "\n")); err != nil {
+	if _, err := file.Write([]byte(record.Text + "\n")); err != nil {
 		l.log.Error().Err(err).Msg("write log file")
 	}
 	data, err := json.Marshal(record)
@@ -101,5 +102,5 @@ func (l *logs) write(file sink, record queue.LogRecord) {
 func (l *logs) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(l.stdout.close(), l.stderr.close())
+	return errors.Join(l.stdout.Close(), l.stderr.Close())
 }

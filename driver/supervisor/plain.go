@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"sync"
 
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/driver/supervisor/logfile"
 	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
@@ -33,11 +35,11 @@ func runPlain(ctx context.Context, task handoff.Task, log zerolog.Logger) handof
 }
 
 func (p *plain) run(ctx context.Context) (exit handoff.Exit, err error) {
-	stdout, stderr, err := openSinks(p.task.Logs)
+	stdout, stderr, err := logfile.Open(p.task.Logs)
 	if err != nil {
 		return exit, err
 	}
-	defer func() { err = errors.Join(err, stdout.close(), stderr.close()) }()
+	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
 	if p.groups, err = openGroups(ctx, p.task.Cgroups, p.log); err != nil {
 		return exit, err
 	}
@@ -97,13 +99,13 @@ func (p *plain) signal(signal unix.Signal) {
 }
 
 // pour copies one of the guest's streams to its place, as it comes. A place that takes nothing must not stop the guest.
-func (p *plain) pour(from *os.File, to sink) {
+func (p *plain) pour(from *os.File, to io.Writer) {
 	buffer := make([]byte, 32<<10)
 	failed := false
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			written := to.write(buffer[:n])
+			_, written := to.Write(buffer[:n])
 			if written != nil && !failed {
 				p.log.Error().Err(written).Msg("write the guest's output; some of it is lost")
 			}

@@ -18,6 +18,8 @@ const (
 	ExitFile = "exit.json"
 	// SandboxDir is the directory of gVisor's own files.
 	SandboxDir = "gvisor"
+	// BuildDir holds a directory for each step of a build, with a SandboxDir in it.
+	BuildDir = "build"
 	// PIDFile holds the supervisor's pid and its start time from /proc, so that a reused pid is not taken for it.
 	PIDFile = "pid.json"
 	// LogFile is the supervisor's own log.

@@ -25,6 +25,8 @@ type Task struct {
 	Root    Root    `json:"root"`
 	Mounts  []Mount `json:"mounts,omitempty"`
 	Files   []File  `json:"files,omitempty"`
+	// Build is what a task needs that builds an image; nil for others.
+	Build *Build `json:"build,omitempty"`
 	// Network is what it reaches.
 	Network Network `json:"network"`
 	// Cgroups hold the processes; nil on a node without.
@@ -77,6 +79,19 @@ type Program struct {
 	// Limits are resource limits, such as "nofile".
 	Limits   []Limit `json:"limits,omitempty"`
 	Hostname string  `json:"hostname,omitempty"`
+}
+
+// Build is what the node has for a build, beside what the task's config says of it.
+type Build struct {
+	// Dir is where the node keeps what builds made and share; Images is the configuration of its images, as package image has it.
+	Dir    string          `json:"dir"`
+	Images json.RawMessage `json:"images"`
+	// Context is a folder on the node, "sha256:<hex>" for a tar in the blob store, or empty.
+	Context string `json:"context,omitempty"`
+	// Secrets are what steps may be shown, by id.
+	Secrets map[string][]byte `json:"secrets,omitempty"`
+	// Init is the path of freshet-init.
+	Init string `json:"init"`
 }
 
 // Limit is a resource limit by its name in getrlimit(2), in lower case.

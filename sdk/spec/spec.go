@@ -108,6 +108,8 @@ type Config struct {
 	// Code is the guest's program: "sha256:<hex>" names a blob of the cluster, an absolute path a file on the node
 	// (where the node's operator allows host paths).
 	Code string `json:"code,omitempty"`
+	// Build makes the task one that builds an image and ends. Not for functions.
+	Build *Build `json:"build,omitempty"`
 	// Handler says how calls reach the guest; none makes the task an ordinary sandboxed one.
 	Handler *Handler `json:"handler,omitempty"`
 	// Timeout bounds one attempt of a call, 1s to 24h. Default 5m.
@@ -248,6 +250,10 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.StartupTimeout, DefaultStartupTimeout)
 	if c.Image != "" {
 		setDefault(&c.ImagePullTimeout, DefaultImagePullTimeout)
+	}
+	if c.Build != nil {
+		build := c.Build.WithDefaults()
+		c.Build = &build
 	}
 	setDefault(&c.Concurrency, DefaultConcurrency)
 	setDefault(&c.MaxPending, DefaultMaxPending)

@@ -58,6 +58,9 @@ func (f Function) Validate() error {
 	c.name("app", f.App)
 	c.name("name", f.Name)
 	c.printable("version", f.Version, 128)
+	if f.Build != nil {
+		c.fail("build", f.Build.File, "remove it: a function runs an image that was built before, by its reference in image")
+	}
 	c.between("priority", f.Priority, 1, MaxPriority)
 	c.duration("drain", f.Drain, 0, MaxTimeout)
 	c.config(f.Config)
@@ -122,6 +125,7 @@ func (c *checker) absolute(field, value string) {
 
 func (c *checker) config(cfg Config) {
 	c.handler(cfg)
+	c.build(cfg)
 	c.code(cfg)
 	c.duration("timeout", cfg.Timeout, Duration(time.Second), MaxTimeout)
 	c.duration("startup_timeout", cfg.StartupTimeout, Duration(time.Second), MaxTimeout)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -29,6 +30,9 @@ type Builder struct {
 	Runner Runner
 	// Dir keeps what steps made and the caches that they share. Several builds may use it at once.
 	Dir string
+	// Work is the build's own directory, on the same file system. Default: one in Dir. A build whose process was killed leaves it, with
+	// a sandbox's directory below each of its own.
+	Work string
 	// Fetch opens what ADD takes from an address; nil refuses such steps.
 	Fetch func(ctx context.Context, address string) (Download, error)
 	// DiskBytes is how much one step may write. Default DefaultDiskBytes.
@@ -50,6 +54,8 @@ type Request struct {
 	Ignore []byte
 	// Args are the values of ARG.
 	Args map[string]string
+	// Auth is how to log in to the registry of base images. Default: what the image store has.
+	Auth image.Auth
 	// Secrets are what RUN --mount=type=secret takes, by id. They are never part of a layer or a key.
 	Secrets map[string][]byte
 	// Target is the stage to build, by name or number. Default: the last one.
@@ -90,6 +96,8 @@ type Result struct {
 	Image *image.Image
 	// Config is what the Dockerfile says of how to run it.
 	Config Config
+	// Bases are the images of elsewhere that it is made of.
+	Bases []image.Request
 	// Steps and Cached count the steps that make layers, and those that did not have to run.
 	Steps, Cached int
 }
@@ -143,6 +151,9 @@ type run struct {
 	made    []*future
 	count   counts
 	scratch scratch
+
+	mu    sync.Mutex
+	bases []image.Request
 }
 
 // future is a stage that another may wait for.
@@ -173,7 +184,9 @@ func (r *run) stages(ctx context.Context, target int) (*Result, error) {
 		return nil, err
 	}
 	last := r.made[target].stage
-	result := &Result{Image: last.image, Config: last.config, Steps: int(r.count.steps.Load()), Cached: int(r.count.cached.Load())}
+	result := &Result{
+		Image: last.image, Config: last.config, Bases: r.bases, Steps: int(r.count.steps.Load()), Cached: int(r.count.cached.Load()),
+	}
 	if last.image == nil {
 		return result, nil
 	}

@@ -115,7 +115,8 @@ func TestStepsThatMisbehave(t *testing.T) {
 		name, command, want string
 		limit               time.Duration
 	}{
-		{"prints without end", "yes", "the step printed more than 64 MB", time.Minute},
+		{"prints without end", "cat /dev/zero", "the step printed more than 64 MB", time.Minute},
+		{"prints lines without end", "yes", "the step printed more than 1000000 lines", time.Minute},
 		{"fills the disk", "dd if=/dev/zero of=/full bs=1M", "No space left on device", time.Minute},
 		{"loops", "while :; do :; done", "the build took too long", 3 * time.Second},
 		{"leaves something running", "sleep 1000 & exit 3", "code 3", time.Minute},

@@ -2,6 +2,7 @@ package build
 
 import (
 	"archive/tar"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,6 +22,8 @@ import (
 const (
 	layersDir = "layers"
 	partsDir  = "parts"
+	// partPrefix begins the names of files that are not yet whole.
+	partPrefix = ".part-"
 	// whiteout and opaque are how the OCI image specification says that a layer removes something.
 	whiteout = ".wh."
 	opaque   = ".wh..wh..opq"
@@ -72,14 +75,26 @@ func (b *Builder) keep(key string, l *layerWriter) (made, error) {
 	if err != nil {
 		return made{}, fmt.Errorf("keep layer: %w", err)
 	}
-	part := l.file.Name() + ".json"
-	if err := os.WriteFile(part, data, 0o600); err != nil {
-		return made{}, fmt.Errorf("keep layer: %w", err)
-	}
-	if err := os.Rename(part, b.recordPath(key)); err != nil {
+	if err := writeWhole(b.recordPath(key), data); err != nil {
 		return made{}, fmt.Errorf("keep layer: %w", err)
 	}
 	return m, nil
+}
+
+// writeWhole writes a file, whole or not at all.
+func writeWhole(path string, data []byte) error {
+	part, err := os.CreateTemp(filepath.Dir(path), partPrefix+"*")
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(data)
+	if err = errors.Join(err, part.Close()); err == nil {
+		err = os.Rename(part.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part.Name()))
+	}
+	return nil
 }
 
 // layer is what the image store unpacks.
@@ -180,7 +195,7 @@ type scratch struct {
 
 // dir makes one in the builder's directory.
 func (s *scratch) dir(b *Builder) (string, error) {
-	parent := filepath.Join(b.Dir, partsDir)
+	parent := cmp.Or(b.Work, filepath.Join(b.Dir, partsDir))
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return "", fmt.Errorf("make build directory: %w", err)
 	}

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// maxOutput is how much a step may print.
+	// maxOutput is how much a step may print, maxLines in how many lines: each is told, and logged.
 	maxOutput = 64 << 20
+	maxLines  = 1_000_000
 	// maxLine is where a line that does not end is cut, keptLines how many an error repeats.
 	maxLine   = 16 << 10
 	keptLines = 20
@@ -33,14 +34,15 @@ func (e *StepError) Error() string {
 
 // lineWriter tells each line that is written to it, and remembers the last ones.
 type lineWriter struct {
-	tell     func(string)
-	most     int
-	exceeded func()
+	tell func(string)
+	// exceeded is told of what is too much.
+	exceeded func(what string)
 
 	mu      sync.Mutex
 	partial []byte
 	kept    []string
 	written int
+	lines   int
 }
 
 // Write implements io.Writer. What comes after too much is dropped.
@@ -48,8 +50,12 @@ func (w *lineWriter) Write(data []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.written += len(data)
-	if w.written > w.most {
-		w.exceeded()
+	switch {
+	case w.written > maxOutput:
+		w.exceeded(fmt.Sprintf("%d MB", maxOutput>>20))
+		return len(data), nil
+	case w.lines >= maxLines:
+		w.exceeded(fmt.Sprintf("%d lines", maxLines))
 		return len(data), nil
 	}
 	rest := append(w.partial, data...)
@@ -71,6 +77,7 @@ func (w *lineWriter) Write(data []byte) (int, error) {
 }
 
 func (w *lineWriter) lineLocked(line []byte) {
+	w.lines++
 	text := strings.TrimRight(string(line), "\r")
 	w.kept = append(w.kept, text)
 	if len(w.kept) > keptLines {

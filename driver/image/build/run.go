@@ -221,12 +221,12 @@ func (s *stage) expose(ctx context.Context, seen *items) (string, error) {
 
 // runStep runs the command in a sandbox.
 func (s *stage) runStep(ctx context.Context, c *instructions.RunCommand, step Step, l *layerWriter) error {
-	lines := &lineWriter{most: maxOutput, tell: func(text string) {
+	lines := &lineWriter{tell: func(text string) {
 		s.run.tell(Event{Kind: StepOutput, Stage: s.name, Step: c.String(), Line: lineOf(c.Location()), Text: text})
 	}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	lines.exceeded = func() { cancel(fmt.Errorf("the step printed more than %d MB", maxOutput>>20)) }
+	lines.exceeded = func(what string) { cancel(fmt.Errorf("the step printed more than %s", what)) }
 	step.Output, step.Upper = lines, l.writeUpper
 	dir, err := s.run.scratch.dir(s.run.builder)
 	if err != nil {

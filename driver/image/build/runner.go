@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/freshet-dev/freshet/driver/sandbox"
+	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
 // Step is a command to run for a layer.
@@ -56,6 +57,8 @@ type Sandboxes struct {
 	NetNS   string
 	// Files are the node's own, such as /etc/resolv.conf.
 	Files []sandbox.File
+	// Enter runs what starts a sandbox, in the control group that pays for it. Nil: it is run as it is.
+	Enter func(start func() error) error
 	Log   zerolog.Logger
 
 	creating sync.Mutex // gVisor takes a sandbox's streams from this process's own
@@ -71,7 +74,7 @@ const (
 // Run implements Runner.
 func (r *Sandboxes) Run(ctx context.Context, step Step) (exit sandbox.Exit, err error) {
 	config := sandbox.Config{
-		ID: "step", Runsc: r.Runsc, Platform: r.Platform, SharedDir: r.SharedDir, StateDir: filepath.Join(step.StateDir, "sandbox"),
+		ID: "step", Runsc: r.Runsc, Platform: r.Platform, SharedDir: r.SharedDir, StateDir: filepath.Join(step.StateDir, handoff.SandboxDir),
 		Rootfs: step.Root, Overlay: &sandbox.Overlay{Dir: step.StateDir, Size: step.DiskBytes},
 		Args: []string{initPath, "wait"}, Env: step.Env, AllowNewPrivileges: true,
 		Mounts: append([]sandbox.Mount{{Source: r.Init, Target: initPath}}, step.Mounts...), Files: append(step.Files, r.Files...),
@@ -109,10 +112,20 @@ func (r *Sandboxes) Run(ctx context.Context, step Step) (exit sandbox.Exit, err 
 	return exit, nil
 }
 
-func (r *Sandboxes) create(config sandbox.Config) (*sandbox.Sandbox, error) {
+func (r *Sandboxes) create(config sandbox.Config) (box *sandbox.Sandbox, err error) {
 	r.creating.Lock()
 	defer r.creating.Unlock()
-	return sandbox.Create(config, r.Log)
+	if r.Enter == nil {
+		return sandbox.Create(config, r.Log)
+	}
+	err = r.Enter(func() (err error) {
+		box, err = sandbox.Create(config, r.Log)
+		return err
+	})
+	if err != nil && box != nil {
+		err = errors.Join(err, box.Destroy())
+	}
+	return box, err
 }
 
 // command runs the step's command and passes on what it prints.

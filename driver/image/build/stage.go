@@ -85,7 +85,15 @@ func (s *stage) begin(ctx context.Context, def instructions.Stage) error {
 
 // base brings an image from elsewhere.
 func (r *run) base(ctx context.Context, reference string) (*image.Image, error) {
-	return r.builder.Images.Image(ctx, image.Request{Task: r.req.Task, Reference: reference})
+	request := image.Request{Task: r.req.Task, Reference: reference, Auth: r.req.Auth}
+	base, err := r.builder.Images.Image(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bases = append(r.bases, request)
+	return base, nil
 }
 
 // root is the stage's root on the host as it is now, never to be written to.

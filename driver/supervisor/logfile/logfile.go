@@ -1,8 +1,10 @@
-package supervisor
+// Package logfile writes what a task prints to where Nomad looks for it.
+package logfile
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,24 +14,19 @@ import (
 	"github.com/freshet-dev/freshet/internal/handoff"
 )
 
-// sink is where one of the guest's streams goes.
-type sink interface {
-	write(data []byte) error
-	close() error
-}
-
-// openSinks opens the places of standard output and error: Nomad's collector where it runs, else files under its names.
-func openSinks(settings handoff.Logs) (stdout, stderr sink, err error) {
-	if stdout, err = openSink(settings, settings.Stdout, "stdout"); err != nil {
+// Open opens the places of standard output and error: Nomad's collector where it runs, else files under its names. Each takes one
+// write at a time.
+func Open(settings handoff.Logs) (stdout, stderr io.WriteCloser, err error) {
+	if stdout, err = open(settings, settings.Stdout, "stdout"); err != nil {
 		return nil, nil, err
 	}
-	if stderr, err = openSink(settings, settings.Stderr, "stderr"); err != nil {
-		return nil, nil, errors.Join(err, stdout.close())
+	if stderr, err = open(settings, settings.Stderr, "stderr"); err != nil {
+		return nil, nil, errors.Join(err, stdout.Close())
 	}
 	return stdout, stderr, nil
 }
 
-func openSink(settings handoff.Logs, fifo, stream string) (sink, error) {
+func open(settings handoff.Logs, fifo, stream string) (io.WriteCloser, error) {
 	if fifo != "" {
 		return openCollector(fifo)
 	}
@@ -51,18 +48,19 @@ func openCollector(path string) (*collector, error) {
 	return &collector{pipe: pipe}, nil
 }
 
-func (c *collector) write(data []byte) error {
-	err := c.pipe.SetWriteDeadline(time.Now().Add(collectorWait))
-	if err == nil {
-		_, err = c.pipe.Write(data)
+// Write implements io.Writer.
+func (c *collector) Write(data []byte) (n int, err error) {
+	if err = c.pipe.SetWriteDeadline(time.Now().Add(collectorWait)); err == nil {
+		n, err = c.pipe.Write(data)
 	}
 	if err != nil {
-		return fmt.Errorf("write to the log collector: %w", err)
+		return n, fmt.Errorf("write to the log collector: %w", err)
 	}
-	return nil
+	return n, nil
 }
 
-func (c *collector) close() error {
+// Close implements io.Closer.
+func (c *collector) Close() error {
 	if err := c.pipe.Close(); err != nil {
 		return fmt.Errorf("close log collector: %w", err)
 	}
@@ -112,22 +110,22 @@ func (r *rotating) open() error {
 	return nil
 }
 
-// write goes on in a new file when the one it writes is full, which is looked at between writes: a line is in one file.
-func (r *rotating) write(data []byte) error {
+// Write goes on in a new file when the one it writes is full, which is looked at between writes: a line is in one file.
+func (r *rotating) Write(data []byte) (int, error) {
 	if r.closed {
-		return nil
+		return len(data), nil
 	}
 	if r.size > r.maxBytes {
 		if err := r.rotate(); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	n, err := r.file.Write(data)
 	r.size += int64(n)
 	if err != nil {
-		return fmt.Errorf("write log file: %w", err)
+		return n, fmt.Errorf("write log file: %w", err)
 	}
-	return nil
+	return n, nil
 }
 
 func (r *rotating) rotate() error {
@@ -143,7 +141,8 @@ func (r *rotating) rotate() error {
 	return r.open()
 }
 
-func (r *rotating) close() error {
+// Close implements io.Closer. What is written later is dropped.
+func (r *rotating) Close() error {
 	if r.closed {
 		return nil
 	}
