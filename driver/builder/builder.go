@@ -121,18 +121,22 @@ func (b *builder) build(ctx context.Context, said *report) (err error) {
 		return because(ctx, err)
 	}
 	said.line("storing the image: %d layers", len(parts(built)))
-	digest, err := steps.Export(ctx, built, b.blobs)
+	stored, err := steps.Export(ctx, built, b.blobs)
 	if err != nil {
+		return because(ctx, err)
+	}
+	stored.Name = b.want.Name
+	if err := b.blobs.Images().Put(ctx, stored); err != nil {
 		return because(ctx, err)
 	}
 	if b.want.Push != "" {
 		said.line("pushing it to %s", b.want.Push)
-		if err := b.images.Push(ctx, digest, b.want.Push, request.Auth); err != nil {
+		if err := b.images.Push(ctx, stored.Digest, b.want.Push, request.Auth); err != nil {
 			return because(ctx, err)
 		}
 	}
 	said.line("%d steps, %d of them done before", built.Steps, built.Cached)
-	said.line("image %ssha256:%s", image.Blob, digest)
+	said.line("image %ssha256:%s", image.Blob, stored.Digest)
 	return nil
 }
 

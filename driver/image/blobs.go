@@ -15,19 +15,32 @@ import (
 
 // blobImage is an image of the cluster's blob store: manifest, config and layers are blobs, each under its own digest.
 type blobImage struct {
-	store  *blobs.Store
-	digest string
+	store *blobs.Store
+	// name is the manifest's digest in hex, or the image's name with a tag.
+	name string
 }
 
 func (b blobImage) resolve(ctx context.Context) (record, error) {
 	if err := b.check(); err != nil {
 		return record{}, err
 	}
-	rec, err := readImage(blobFiles{ctx: ctx, store: b.store}, v1.Hash{Algorithm: "sha256", Hex: b.digest})
+	rec, err := b.read(ctx)
 	if errors.Is(err, blobs.ErrNotFound) {
 		err = fmt.Errorf("%w: it was removed, or built in another cluster: build it again", err)
 	}
 	return rec, err
+}
+
+func (b blobImage) read(ctx context.Context) (record, error) {
+	digest := b.name
+	if !isHex(digest) {
+		named, err := b.store.Images().Find(ctx, b.name)
+		if err != nil {
+			return record{}, err
+		}
+		digest = named.Digest
+	}
+	return readImage(blobFiles{ctx: ctx, store: b.store}, v1.Hash{Algorithm: "sha256", Hex: digest})
 }
 
 func (b blobImage) open(ctx context.Context, l layer) (io.ReadCloser, error) {
@@ -44,7 +57,7 @@ func (b blobImage) open(ctx context.Context, l layer) (io.ReadCloser, error) {
 func (b blobImage) check() error {
 	if b.store == nil {
 		return spec.FieldError{
-			Field: "image", Value: Blob + algorithm + b.digest,
+			Field: "image", Value: b.name,
 			Mend: "this node has no blob store: set blobs in the driver's plugin config, or name an image of a registry",
 		}
 	}

@@ -57,7 +57,7 @@ type stored struct {
 }
 
 func openStored(ctx context.Context, store *blobs.Store, digest string) (*stored, error) {
-	s := &stored{blobImage: blobImage{store: store, digest: digest}, ctx: ctx}
+	s := &stored{blobImage: blobImage{store: store, name: digest}, ctx: ctx}
 	if err := s.check(); err != nil {
 		return nil, err
 	}

@@ -120,7 +120,7 @@ func (s *catalogue) resolved(ref reference) (rec record, fresh, found bool) {
 		state, err := stateOf(ref)
 		return rec, err == nil && state == known.State, true
 	}
-	return rec, ref.digest() != "" || time.Since(known.At) < s.ttl, true
+	return rec, ref.digest() != "" || !ref.asked() && time.Since(known.At) < s.ttl, true
 }
 
 // remember writes down what the reference means.

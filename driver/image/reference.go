@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -16,7 +17,8 @@ const (
 	ociLayout     = "oci"            // a directory in the OCI layout
 )
 
-// Blob begins references to images of the cluster's blob store, which builds put there: the digest of the manifest follows.
+// Blob begins references to images of the cluster's blob store, which builds put there: the digest of the manifest follows, or the
+// image's name.
 const Blob = "freshet-image://"
 
 const algorithm = "sha256:"
@@ -25,7 +27,7 @@ const algorithm = "sha256:"
 type reference struct {
 	// registry names it in a registry; nil for others.
 	registry name.Reference
-	// blob is the digest, in hex, of an image of the blob store; empty for others.
+	// blob names an image of the blob store, by its digest in hex, or with a tag; empty for others.
 	blob string
 	// kind, path and tag name it on the node; tag chooses one of several images in there and may be empty.
 	kind, path, tag string
@@ -53,11 +55,14 @@ func CheckReference(ref string) error {
 
 func parseReference(ref string) (reference, error) {
 	wrong := func(mend string) error { return spec.FieldError{Field: "image", Value: ref, Mend: mend} }
-	if digest, ok := strings.CutPrefix(ref, Blob); ok {
-		if digest = strings.TrimPrefix(digest, algorithm); !isHex(digest) {
-			return reference{}, wrong("use " + Blob + algorithm + " and 64 lower-case hex digits, as the build printed it")
+	if name, ok := strings.CutPrefix(ref, Blob); ok {
+		if digest, ok := strings.CutPrefix(name, algorithm); ok && isHex(digest) {
+			return reference{blob: digest}, nil
 		}
-		return reference{blob: digest}, nil
+		if !spec.ValidImageName(name) || strings.HasPrefix(name, algorithm) {
+			return reference{}, wrong("use " + Blob + algorithm + " and 64 lower-case hex digits, as the build printed it, or the image's name")
+		}
+		return reference{blob: blobs.WithTag(name)}, nil
 	}
 	if path, ok := HostPath(ref); ok {
 		if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
@@ -81,7 +86,7 @@ func (r reference) String() string {
 	case r.registry != nil:
 		return r.registry.Name()
 	case r.blob != "":
-		return Blob + algorithm + r.blob
+		return Blob + r.blob
 	}
 	return r.kind + ":" + r.path + ":" + r.tag
 }
@@ -91,8 +96,14 @@ func (r reference) digest() string {
 	if digest, ok := r.registry.(name.Digest); ok {
 		return strings.TrimPrefix(digest.DigestStr(), algorithm)
 	}
-	return r.blob
+	if isHex(r.blob) {
+		return r.blob
+	}
+	return ""
 }
+
+// asked tells whether it is cheap to ask what the reference means, so that it is asked each time.
+func (r reference) asked() bool { return r.blob != "" && r.digest() == "" }
 
 // onNode tells whether it is a file of the node.
 func (r reference) onNode() bool { return r.registry == nil && r.blob == "" }

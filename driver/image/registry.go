@@ -26,7 +26,7 @@ type source interface {
 func (s *Store) sources(ref reference, auth Auth) []source {
 	switch {
 	case ref.blob != "":
-		return []source{blobImage{store: s.config.Blobs, digest: ref.blob}}
+		return []source{blobImage{store: s.config.Blobs, name: ref.blob}}
 	case ref.kind == dockerArchive:
 		return []source{dockerFile{path: ref.path, tag: ref.tag}}
 	case ref.onNode():

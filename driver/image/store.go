@@ -247,7 +247,7 @@ func (s *Store) meaning(ctx context.Context, ref reference, force bool, sources 
 	switch {
 	case err == nil:
 		return rec, nil
-	case found && !force && ref.registry != nil && ctx.Err() == nil:
+	case found && !force && !ref.onNode() && ctx.Err() == nil:
 		s.log.Warn().Err(err).Stringer("image", ref).Msg("registry does not say what the tag means now: using what it meant")
 		return known, nil
 	}

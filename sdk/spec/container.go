@@ -3,7 +3,8 @@ package spec
 // Container describes the process, root and limits of any task, with a handler or without. The names are those of Nomad's docker
 // driver, so that a job written for it runs with another driver name alone; docs/driver.md lists what differs.
 type Container struct {
-	// Image is an OCI reference for the root file system: a registry's ("redis:7", "host/name@sha256:…"), or, where the node's
+	// Image is an OCI reference for the root file system: a registry's ("redis:7", "host/name@sha256:…"), an image that was built in
+	// the cluster ("freshet-image://sha256:…", "freshet-image://web:1.2"), or, where the node's
 	// operator allows host paths, "docker-archive:/file.tar", "oci-archive:/file.tar" or "oci:/directory". Empty means an empty
 	// root with the code alone.
 	Image string `json:"image,omitempty"`

@@ -70,7 +70,6 @@ func TestBuild(t *testing.T) {
 	defer hub.Close()
 	pushed := strings.TrimPrefix(hub.URL, "http://") + "/team/web:1"
 	n := newBuilderNode(t, func(c *driver.Config) { c.Images.Insecure = []string{strings.TrimPrefix(hub.URL, "http://")} })
-	folder := func(cfg *drivers.TaskConfig) {}
 	config := "network_mode = \"none\"\nbuild {\n context = \"local\"\n args { WHO = \"me\" }\n secrets { token = \"secrets/token\", other = \"env:OTHER\" }\n name = \"web:1\"\n push = \"" + pushed + "\"\n}"
 	const steps = `
 ARG WHO
@@ -80,7 +79,7 @@ RUN --mount=type=secret,id=token --mount=type=secret,id=other,env=OTHER echo "$G
 ENTRYPOINT ["/bin/cat"]
 CMD ["/said"]
 `
-	task := n.newTask(t, false, config, func(cfg *drivers.TaskConfig) { folder(cfg); cfg.Env["OTHER"] = "12345" })
+	task := n.newTask(t, false, config, func(cfg *drivers.TaskConfig) { cfg.Env["OTHER"] = "12345" })
 	write := func(path, text string) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -135,6 +134,14 @@ func TestImagesReachOtherNodes(t *testing.T) {
 		t.Errorf("the image says %q", said)
 	}
 	_, above := two.build(t, "network_mode = \"none\"\nbuild {\n dockerfile = \"FROM "+image+"\\nRUN echo two >>/said\"\n}", nil)
+	one.build(t, one.dockerfile("RUN echo named >/said", `name = "web"`), nil)
+	if said := run("freshet-image://web"); said != "named\n" {
+		t.Errorf("the image of that name says %q", said)
+	}
+	one.build(t, one.dockerfile("RUN echo renamed >/said", `name = "web"`), nil)
+	if said := run("freshet-image://web:latest"); said != "renamed\n" {
+		t.Errorf("what has that name now says %q", said)
+	}
 	if said := run(above); said != "one\ntwo\n" {
 		t.Errorf("the image on top says %q", said)
 	}
@@ -196,7 +203,7 @@ func TestBuildsThatFail(t *testing.T) {
 		"a secret that is unset": {n.dockerfile("RUN --mount=type=secret,id=s,required true"), `the secret "s" is needed and was not given`},
 		"nothing in it":          {"network_mode = \"none\"\nbuild {\n dockerfile = \"FROM scratch\"\n}", "there is nothing in it"},
 		"fills the disk":         {n.dockerfile("RUN dd if=/dev/zero of=/full bs=1M", "disk = 32"), "No space left on device"},
-		"needs memory":           {n.dockerfile("RUN cat /dev/zero | tail -c 512M"), "the step needed more memory than the task's 128 MB"},
+		"needs memory":           {n.dockerfile("RUN cat /dev/zero | tail -c 536870912"), "the step needed more memory than the task's 128 MB"},
 		"loops":                  {n.dockerfile("RUN while :; do :; done", `timeout = "3s"`), "the build did not end within build.timeout, 3s"},
 		"prints without end":     {n.dockerfile("RUN yes"), "the step printed more than 1000000 lines"},
 		"no address without net": {n.dockerfile("ADD http://192.0.2.1/ /f"), "the build has no network"},

@@ -75,6 +75,7 @@ plugin "freshet-driver" {
     data_dir         = "{{.Dir}}/driver"
     runsc            = "{{.Runsc}}"
     worker           = "{{.Bin}}/freshet-worker"
+    blobs            = "file://{{.Dir}}/blobs"
     allow_host_paths = true
     cgroup_parent    = "` + driverGroup + `"
     network {
@@ -116,6 +117,7 @@ func (a *agent) start() error {
 		os.WriteFile(a.path("agent.hcl"), config.Bytes(), 0o600),
 		os.Mkdir(a.path("plugins"), 0o700),
 		os.Symlink(filepath.Join(values["Bin"], "freshet-driver"), a.path("plugins", "freshet-driver")),
+		os.Mkdir(a.path("blobs"), 0o700),
 		os.Mkdir(a.path("redis"), 0o700),
 		os.Chown(a.path("redis"), redisUser, redisUser),
 		os.Chmod(a.dir, 0o755), // users of tasks go through it

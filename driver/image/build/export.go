@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -23,10 +24,11 @@ import (
 )
 
 // Export puts the image into the blob store as the OCI image specification has it: manifest, config and layers, each under its own
-// digest. What is there already is not brought again. It returns the manifest's digest, in hex: equal for images that are equal.
-func (b *Builder) Export(ctx context.Context, built *Result, to *blobs.Store) (string, error) {
+// digest. What is there already is not brought again. Images that are equal have the same digest. It does not record the image.
+func (b *Builder) Export(ctx context.Context, built *Result, to *blobs.Store) (blobs.Image, error) {
+	stored := blobs.Image{Built: time.Now()}
 	if built.Image == nil {
-		return "", errors.New("store image: there is nothing in it: copy or run something in its last stage")
+		return stored, errors.New("store image: there is nothing in it: copy or run something in its last stage")
 	}
 	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
 	config := v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, Config: built.Config.oci(), RootFS: v1.RootFS{Type: "layers"}}
@@ -34,20 +36,19 @@ func (b *Builder) Export(ctx context.Context, built *Result, to *blobs.Store) (s
 	for _, part := range built.Image.Parts() {
 		layer, err := e.layer(ctx, part)
 		if err != nil {
-			return "", fmt.Errorf("store layer sha256:%s: %w", part.DiffID, err)
+			return stored, fmt.Errorf("store layer sha256:%s: %w", part.DiffID, err)
 		}
+		stored.Bytes += layer.Size
 		manifest.Layers = append(manifest.Layers, layer)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, v1.Hash{Algorithm: "sha256", Hex: part.DiffID})
 	}
 	var err error
 	if manifest.Config, err = e.document(ctx, types.OCIConfigJSON, config); err != nil {
-		return "", err
+		return stored, err
 	}
-	stored, err := e.document(ctx, types.OCIManifestSchema1, manifest)
-	if err != nil {
-		return "", err
-	}
-	return stored.Digest.Hex, nil
+	whole, err := e.document(ctx, types.OCIManifestSchema1, manifest)
+	stored.Digest, stored.Bytes = whole.Digest.Hex, stored.Bytes+whole.Size+manifest.Config.Size
+	return stored, err
 }
 
 // oci is the config as the OCI image specification has it.
