@@ -66,8 +66,8 @@ var compiledImageName = regexp.MustCompile(`^` + ImageNamePattern + `(?::[A-Za-z
 // ValidImageName tells whether an image in the cluster may be called so, with a tag or without.
 func ValidImageName(name string) bool { return len(name) <= 128 && compiledImageName.MatchString(name) }
 
-// build checks a build, and what else stands in its config.
-func (c *checker) build(cfg Config) {
+// checkBuild checks a build, and what else stands in its config.
+func checkBuild(c *checker, cfg Config) {
 	if cfg.Build == nil {
 		return
 	}

@@ -125,7 +125,7 @@ func (c *checker) absolute(field, value string) {
 
 func (c *checker) config(cfg Config) {
 	c.handler(cfg)
-	c.build(cfg)
+	checkBuild(c, cfg)
 	c.code(cfg)
 	c.duration("timeout", cfg.Timeout, Duration(time.Second), MaxTimeout)
 	c.duration("startup_timeout", cfg.StartupTimeout, Duration(time.Second), MaxTimeout)
