@@ -60,7 +60,7 @@ type deploys struct {
 // handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before anything
 // is changed.
 func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "warm", "message", "commit")
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "warm", "message", "commit", "ephemeral")
 	if err != nil {
 		d.refuse(w, r, err)
 		return
@@ -84,6 +84,10 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 			d.refuse(w, r, err)
 			return
 		}
+	}
+	if query.Get("ephemeral") == "true" {
+		d.tryOut(w, r, manifest, namespaceOf(query))
+		return
 	}
 	d.answer(w, r, manifest, history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")})
 }
@@ -136,13 +140,40 @@ func (d *deploys) checkFunction(ctx context.Context, f spec.Function, namespace 
 	return nil
 }
 
+// deploy registers the functions and records that, so that it can be gone back to.
 func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, record history.Deploy) (deployView, error) {
-	answer := deployView{App: manifest.App}
 	stores, err := d.connected() // what could not be recorded could not be gone back to
+	if err != nil {
+		return deployView{App: manifest.App}, err
+	}
+	answer, err := d.register(r, manifest, record.Namespace)
 	if err != nil {
 		return answer, err
 	}
-	if answer.Changes, err = d.changes(record.Namespace, manifest); err != nil {
+	record.App, record.Version, record.Time, record.Functions = manifest.App, answer.Version, time.Now().UTC(), manifest.Functions
+	if answer.Number, err = stores.deploys.Add(r.Context(), record); err != nil {
+		return answer, unavailable("the app was deployed, and that could not be recorded; deploy again", err)
+	}
+	d.awaitFunctions(r.Context(), manifest)
+	return answer, nil
+}
+
+// tryOut deploys what is deleted soon: no list of deploys has it.
+func (d *deploys) tryOut(w http.ResponseWriter, r *http.Request, manifest spec.Manifest, namespace string) {
+	answer, err := d.register(r, manifest, namespace)
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	d.awaitFunctions(r.Context(), manifest)
+	d.respond(w, http.StatusOK, answer)
+}
+
+// register makes the functions' jobs, and stops those that the app has no more.
+func (d *deploys) register(r *http.Request, manifest spec.Manifest, namespace string) (deployView, error) {
+	answer := deployView{App: manifest.App}
+	var err error
+	if answer.Changes, err = d.changes(namespace, manifest); err != nil {
 		return answer, err
 	}
 	kept := make(map[string]bool)
@@ -156,17 +187,8 @@ func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, record history
 			Function: f.Name, Job: f.JobID(), URL: "http://" + r.Host + "/v1/functions/" + f.App + "/" + f.Name + "/call",
 		})
 	}
-	stopped, err := d.stopJobs(r.Context(), record.Namespace, manifest.App, kept)
-	answer.Stopped = stopped
-	if err != nil {
-		return answer, err
-	}
-	record.App, record.Version, record.Time, record.Functions = manifest.App, answer.Version, time.Now().UTC(), manifest.Functions
-	if answer.Number, err = stores.deploys.Add(r.Context(), record); err != nil {
-		return answer, unavailable("the app was deployed, and that could not be recorded; deploy again", err)
-	}
-	d.awaitFunctions(r.Context(), manifest)
-	return answer, nil
+	answer.Stopped, err = d.stopJobs(r.Context(), namespace, manifest.App, kept)
+	return answer, err
 }
 
 // awaitFunctions waits until this gateway sees what it registered, so that a call right after the deploy finds it.
@@ -220,7 +242,20 @@ func (d *deploys) handleDelete(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
+	d.awaitGone(r.Context(), namespace, app)
 	d.respond(w, http.StatusOK, deployView{App: app, Functions: []deployedView{}, Changes: []history.Change{}, Stopped: stopped})
+}
+
+// awaitGone waits until this gateway sees that an app is no more.
+func (d *deploys) awaitGone(ctx context.Context, namespace, app string) {
+	ctx, cancel := context.WithTimeout(ctx, depthTimeout)
+	defer cancel()
+	for len(d.appJobs(namespace, app)) > 0 && ctx.Err() == nil {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (d *deploys) apps(namespace string) []string {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/freshet-dev/freshet/internal/queue"
@@ -23,7 +22,7 @@ const (
 	defaultTail = 1000
 	// maxSince is how far back the log stream goes.
 	maxSince = 7 * 24 * time.Hour
-	// logBatch is how many lines are read at once, logWait how long a read waits for them.
+	// logBatch is how many lines are read ahead, logWait how long a read waits for one that is there.
 	logBatch = 500
 	logWait  = time.Second
 )
@@ -110,9 +109,14 @@ func (l *logReader) openLogs(ctx context.Context, request logRequest) (jetstream
 	return consumer, nil
 }
 
-// streamLogs writes the old lines that are wanted, then, when following, each new one.
+// streamLogs writes the old lines that are wanted, then, when following, each new one as it comes.
 func streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.Consumer, request logRequest) error {
-	tail, err := readTail(ctx, consumer, request)
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(logBatch))
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	tail, err := readTail(ctx, messages, consumer.CachedInfo().NumPending, request)
 	if err != nil {
 		return err
 	}
@@ -120,55 +124,58 @@ func streamLogs(ctx context.Context, w http.ResponseWriter, consumer jetstream.C
 		return err
 	}
 	flusher := http.NewResponseController(w)
-	for ctx.Err() == nil {
-		if err := flusher.Flush(); err != nil {
+	for pending := uint64(0); ; {
+		if pending == 0 { // who reads has all that there is
+			if err := flusher.Flush(); err != nil {
+				return err
+			}
+		}
+		var line []byte
+		if line, pending, err = nextLine(ctx, messages); err != nil {
 			return err
 		}
-		lines, _, err := nextLines(consumer, request)
-		if err != nil {
-			return err
+		if !wanted(line, request.call) {
+			continue
 		}
-		if err := writeLines(w, lines); err != nil {
+		if err := writeLines(w, [][]byte{line}); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
-// readTail reads what is there and keeps the last lines that are wanted.
-func readTail(ctx context.Context, consumer jetstream.Consumer, request logRequest) ([][]byte, error) {
+// readTail reads the lines that are there and keeps the last ones that are wanted.
+func readTail(ctx context.Context, messages jetstream.MessagesContext, pending uint64, request logRequest) ([][]byte, error) {
 	var tail [][]byte
-	for ctx.Err() == nil {
-		lines, more, err := nextLines(consumer, request)
+	for pending > 0 {
+		waiting, cancel := context.WithTimeout(ctx, logWait)
+		line, left, err := nextLine(waiting, messages)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			break // what was there has grown too old meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}
-		tail = append(tail, lines...)
-		tail = tail[max(0, len(tail)-request.tail):]
-		if !more {
-			break
+		pending = left
+		if wanted(line, request.call) {
+			tail = append(tail, line)
+			tail = tail[max(0, len(tail)-request.tail):]
 		}
 	}
 	return tail, nil
 }
 
-// nextLines fetches a batch and returns the lines that are wanted, and whether there may be more at once.
-func nextLines(consumer jetstream.Consumer, request logRequest) (lines [][]byte, more bool, err error) {
-	batch, err := consumer.Fetch(logBatch, jetstream.FetchMaxWait(logWait))
+// nextLine waits for a line, and tells how many more there are.
+func nextLine(ctx context.Context, messages jetstream.MessagesContext) (line []byte, pending uint64, err error) {
+	msg, err := messages.Next(jetstream.NextContext(ctx))
 	if err != nil {
-		return nil, false, err
+		return nil, 0, err
 	}
-	count := 0
-	for msg := range batch.Messages() {
-		count++
-		if wanted(msg.Data(), request.call) {
-			lines = append(lines, msg.Data())
-		}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, 0, err
 	}
-	if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
-		return nil, false, err
-	}
-	return lines, count == logBatch, nil
+	return msg.Data(), meta.NumPending, nil
 }
 
 func writeLines(w io.Writer, lines [][]byte) error {

@@ -78,7 +78,7 @@ func (g *Gateway) adminRoutes() []route {
 		{"GET /v1/functions/{app}/{function}", verbRead, g.handleFunction, "Show a function", namespace, "", 200, plainJSON},
 		{"GET /v1/functions/{app}/{function}/logs", verbRead, g.logs.handleLogs, "Stream log lines", []string{"namespace", "follow", "since", "tail", "call"}, "", 200, ndjson},
 		{"GET /v1/workers", verbRead, g.handleWorkers, "List live workers", []string{"namespace", "app", "function"}, "", 200, plainJSON},
-		{"PUT /v1/apps/{app}", verbDeploy, g.deploys.handleDeploy, "Deploy an app's manifest", []string{"namespace", "plan", "warm", "message", "commit"}, plainJSON, 200, plainJSON},
+		{"PUT /v1/apps/{app}", verbDeploy, g.deploys.handleDeploy, "Deploy an app's manifest", []string{"namespace", "plan", "warm", "message", "commit", "ephemeral"}, plainJSON, 200, plainJSON},
 		{"GET /v1/apps/{app}/deploys", verbRead, g.deploys.handleHistory, "List an app's deploys", namespace, "", 200, plainJSON},
 		{"POST /v1/apps/{app}/rollback", verbDeploy, g.deploys.handleRollback, "Deploy again what an earlier deploy did", []string{"namespace", "number", "message"}, "", 200, plainJSON},
 		{"DELETE /v1/apps/{app}", verbDeploy, g.deploys.handleDelete, "Stop an app's functions", namespace, "", 200, plainJSON},

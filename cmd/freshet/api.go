@@ -45,21 +45,34 @@ func (a apiClient) do(ctx context.Context, method, path string, query url.Values
 	return response, nil
 }
 
+// apiFailure is what the gateway refused, in its words.
+type apiFailure struct {
+	status int
+	// kind is one of the kinds that docs/http-api.md lists; empty where no gateway answered.
+	kind, message string
+}
+
+func (e *apiFailure) Error() string { return e.message }
+
 func apiError(response *http.Response) error {
+	failure := &apiFailure{status: response.StatusCode}
 	var body struct {
 		Error struct {
+			Kind    string   `json:"kind"`
 			Message string   `json:"message"`
 			Near    []string `json:"near"`
 		} `json:"error"`
 	}
 	data, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil || json.Unmarshal(data, &body) != nil || body.Error.Message == "" {
-		return fmt.Errorf("the gateway answered %s", response.Status)
+		failure.message = "the gateway answered " + response.Status
+		return failure
 	}
+	failure.kind, failure.message = body.Error.Kind, body.Error.Message
 	if len(body.Error.Near) > 0 {
-		return fmt.Errorf("%s (did you mean %s?)", body.Error.Message, strings.Join(body.Error.Near, " or "))
+		failure.message += " (did you mean " + strings.Join(body.Error.Near, " or ") + "?)"
 	}
-	return fmt.Errorf("%s", body.Error.Message)
+	return failure
 }
 
 // get decodes a JSON answer.

@@ -149,9 +149,6 @@ func call(cmd *cobra.Command, env environment, request client.Request, o callOpt
 	if err := printOutput(cmd, output); err != nil {
 		return err
 	}
-	if out, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(out.Fd())) {
-		fmt.Fprintln(out)
-	}
 	if o.verbose {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s: queued %s, waited for a start %s, ran %s (call %s, worker %.8s)\n",
 			request.Function, short(time.Since(began)), short(response.Queued), short(response.Started), short(response.Run), response.Call, response.Worker)
@@ -159,11 +156,14 @@ func call(cmd *cobra.Command, env environment, request client.Request, o callOpt
 	return nil
 }
 
-// printOutput prints an output as it comes.
+// printOutput prints an output as it comes, and on a terminal ends its line.
 func printOutput(cmd *cobra.Command, output io.ReadCloser) error {
 	defer func() { _ = output.Close() }() // read to its end
 	if _, err := io.Copy(cmd.OutOrStdout(), output); err != nil {
 		return fmt.Errorf("print output: %w", err)
+	}
+	if out, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(out.Fd())) {
+		fmt.Fprintln(out)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,15 @@ const completeWait = time.Second
 
 // completeFunction offers the functions that there are, as APP.FUNCTION. A gateway that is away offers none.
 func completeFunction(env environment) cobra.CompletionFunc {
+	return completeNames(env, func(f functionRow) string { return f.App + "." + f.Function })
+}
+
+// completeApp offers the apps that there are.
+func completeApp(env environment) cobra.CompletionFunc {
+	return completeNames(env, func(f functionRow) string { return f.App })
+}
+
+func completeNames(env environment, name func(functionRow) string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(given) > 0 {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -30,8 +40,8 @@ func completeFunction(env environment) cobra.CompletionFunc {
 		}
 		names := make([]string, len(functions))
 		for i, f := range functions {
-			names[i] = f.App + "." + f.Function
+			names[i] = name(f)
 		}
-		return names, cobra.ShellCompDirectiveNoFileComp
+		return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
 	}
 }

@@ -71,7 +71,7 @@ func demo(cmd *cobra.Command, env environment, o upOptions, app string) error {
 	if err := d.start(env, o); err != nil {
 		return err
 	}
-	if err := d.deploy(app); err != nil {
+	if err := d.deploy(env, app); err != nil {
 		return err
 	}
 	cold, err := d.fromZero()
@@ -123,11 +123,11 @@ func (d *demonstration) start(env environment, o upOptions) (err error) {
 }
 
 // deploy deploys the app with something new in its environment: nothing that an earlier demo froze fits it.
-func (d *demonstration) deploy(app string) error {
+func (d *demonstration) deploy(env environment, app string) error {
 	d.say("==> Deploying %s", app)
 	began := time.Now()
 	fresh := map[string]string{"GOSEARCH_DEMO": strconv.FormatInt(began.Unix(), 10)}
-	answer, err := deploy(d.cmd.Context(), d.api, app, deployOptions{namespace: "default", env: fresh})
+	answer, err := deploy(d.cmd.Context(), d.api, app, deployOptions{namespace: "default", env: fresh, sdk: sdk{env.cache}})
 	if err != nil {
 		return err
 	}

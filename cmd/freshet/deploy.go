@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,10 +28,14 @@ type deployOptions struct {
 	message, commit string
 	plan, warm      bool
 	asJSON          bool
+	// sdk is where Go programs find the SDK.
+	sdk sdk
+	// trial renames the app: it is deployed to be tried out, and no list of deploys has it.
+	trial func(app string) (string, error)
 }
 
 func newDeploy(env environment) *cobra.Command {
-	var o deployOptions
+	o := deployOptions{sdk: sdk{env.cache}}
 	cmd := &cobra.Command{
 		Use:   "deploy DIR|FILE.py",
 		Short: "Deploy the functions of the Go program in DIR, or those of a Python file",
@@ -62,15 +65,20 @@ app had before and has no more are stopped.`,
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
-	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
-	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
-	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none")
+	o.addBuildFlags(cmd)
 	cmd.Flags().BoolVar(&o.plan, "plan", false, "say what would change, field by field, and change nothing")
 	cmd.Flags().BoolVar(&o.warm, "warm", false, "start and freeze one worker of each function first, and deploy nothing when one does not start")
 	cmd.Flags().StringVarP(&o.message, "message", "m", "", "what the deploy is for, for the history")
 	cmd.Flags().StringVar(&o.commit, "commit", "", "the commit of the source, for the history")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// addBuildFlags adds the flags of every command that deploys a source.
+func (o *deployOptions) addBuildFlags(cmd *cobra.Command) {
+	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
+	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
+	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none")
 }
 
 // deployed is the gateway's answer.
@@ -92,6 +100,9 @@ type deployed struct {
 		Job      string `json:"job"`
 		URL      string `json:"url"`
 	} `json:"functions"`
+
+	// built, uploaded and registered are where the time went.
+	built, uploaded, registered time.Duration
 }
 
 func (d deployed) print(out io.Writer, took time.Duration) {
@@ -109,26 +120,26 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // in the temporary directory
 	code := filepath.Join(tmp, "code")
+	began := time.Now()
 	manifest, err := build(ctx, source, code, o)
 	if err != nil {
 		return deployed{}, err
 	}
+	built := time.Now()
 	digest, err := upload(ctx, client, code)
 	if err != nil {
 		return deployed{}, err
 	}
-	for i := range manifest.Functions {
-		f := &manifest.Functions[i]
-		f.Namespace, f.Code, f.Version = o.namespace, "sha256:"+digest, digest[:12]
-		for name, value := range o.env {
-			if f.Env == nil {
-				f.Env = make(map[string]string)
-			}
-			f.Env[name] = value
-		}
-	}
-	var answer deployed
+	uploaded := time.Now()
 	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}}
+	if o.trial != nil {
+		if manifest.App, err = o.trial(manifest.App); err != nil {
+			return deployed{}, err
+		}
+		query.Set("ephemeral", "true")
+	}
+	complete(manifest, digest, o)
+	var answer deployed
 	if o.warm {
 		query.Set("warm", "true")
 	}
@@ -138,7 +149,22 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 	if err := client.json(ctx, http.MethodPut, "/v1/apps/"+manifest.App, query, manifest, &answer); err != nil {
 		return deployed{}, fmt.Errorf("deploy %s: %w", manifest.App, err)
 	}
+	answer.built, answer.uploaded, answer.registered = built.Sub(began), uploaded.Sub(built), time.Since(uploaded)
 	return answer, nil
+}
+
+// complete sets what only a deploy knows of the functions.
+func complete(manifest spec.Manifest, digest string, o deployOptions) {
+	for i := range manifest.Functions {
+		f := &manifest.Functions[i]
+		f.App, f.Namespace, f.Code, f.Version = manifest.App, o.namespace, "sha256:"+digest, digest[:12]
+		for name, value := range o.env {
+			if f.Env == nil {
+				f.Env = make(map[string]string)
+			}
+			f.Env[name] = value
+		}
+	}
 }
 
 // build makes the code of a source's functions, a Go program or a bundle of Python, and tells what functions they are.
@@ -146,14 +172,14 @@ func build(ctx context.Context, source, code string, o deployOptions) (spec.Mani
 	if strings.HasSuffix(source, ".py") {
 		return bundlePython(ctx, source, code, o)
 	}
-	if err := buildProgram(ctx, source, code); err != nil {
+	if err := buildProgram(ctx, source, code, o.sdk); err != nil {
 		return spec.Manifest{}, err
 	}
 	return readManifest(ctx, code)
 }
 
 // buildProgram builds the folder's main package without cgo: the sandbox's root holds nothing but the program.
-func buildProgram(ctx context.Context, dir, out string) error {
+func buildProgram(ctx context.Context, dir, out string, s sdk) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return fmt.Errorf("find the program: %w", err)
@@ -161,15 +187,17 @@ func buildProgram(ctx context.Context, dir, out string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("find the program: %s is a file: name the folder of a Go main package, or a .py file", dir)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out, ".")
-	build.Dir = dir
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	output, err := build.CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("build %s: %w: install Go", dir, err)
-	}
+	environment, err := s.environment(ctx)
 	if err != nil {
-		return fmt.Errorf("build %s: %w\n%s", dir, err, bytes.TrimSpace(output))
+		return fmt.Errorf("build %s: %w", dir, err)
+	}
+	// Without what only debuggers read, and without the commit: the same source is the same version.
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
+	build.Dir = dir
+	build.Env = append(environment, "CGO_ENABLED=0", "GOOS=linux")
+	output, err := build.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build %s: %w; the Go command says:\n%s", dir, err, bytes.TrimSpace(output))
 	}
 	return nil
 }
@@ -216,27 +244,4 @@ func upload(ctx context.Context, client apiClient, program string) (string, erro
 		return "", fmt.Errorf("upload code: %w", err)
 	}
 	return digest, nil
-}
-
-func newDelete(env environment) *cobra.Command {
-	var addr, namespace string
-	cmd := &cobra.Command{
-		Use:   "delete APP",
-		Short: "Stop an app's functions and remove them",
-		Args:  args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			base, err := env.gateway(addr)
-			if err != nil {
-				return err
-			}
-			query := url.Values{"namespace": {namespace}}
-			if err := newAPIClient(base, env.credentials(base)).json(cmd.Context(), http.MethodDelete, "/v1/apps/"+given[0], query, nil, nil); err != nil {
-				return fmt.Errorf("delete %s: %w", given[0], err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Deleted %s.\n", given[0])
-			return nil
-		},
-	}
-	addClientFlags(cmd, &addr, &namespace)
-	return cmd
 }

@@ -18,8 +18,10 @@ type environment struct {
 	addr string
 	// state is the state directory of `freshet up`, from FRESHET_STATE.
 	state string
-	// cache is where pinned tools are, from FRESHET_CACHE.
+	// cache is where pinned tools are, and the versions of the SDK that this program brings, from FRESHET_CACHE.
 	cache string
+	// sdk is a folder of the Go SDK's source to build new apps with, from FRESHET_SDK.
+	sdk string
 	// nomad and runsc are paths of those tools, from FRESHET_NOMAD and FRESHET_RUNSC.
 	nomad, runsc string
 	// token is what the gateway is shown, from FRESHET_TOKEN.
@@ -37,6 +39,7 @@ func newEnvironment() environment {
 		addr:           os.Getenv("FRESHET_ADDR"),
 		state:          or(os.Getenv("FRESHET_STATE"), defaultState()),
 		cache:          or(os.Getenv("FRESHET_CACHE"), defaultCache()),
+		sdk:            os.Getenv("FRESHET_SDK"),
 		nomad:          os.Getenv("FRESHET_NOMAD"),
 		runsc:          os.Getenv("FRESHET_RUNSC"),
 		token:          os.Getenv("FRESHET_TOKEN"),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,22 +61,31 @@ func logs(cmd *cobra.Command, client apiClient, app, function string, o logsOpti
 	if o.follow {
 		query.Set("follow", "1")
 	}
-	response, err := client.do(cmd.Context(), http.MethodGet, "/v1/functions/"+app+"/"+function+"/logs", query, nil)
+	response, err := client.do(cmd.Context(), http.MethodGet, logsPath(app, function), query, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }() // read only
-	decoder := json.NewDecoder(response.Body)
+	return readRecords(cmd.Context(), response.Body, func(record queue.LogRecord) error {
+		return printRecord(cmd.OutOrStdout(), record, o.asJSON)
+	})
+}
+
+func logsPath(app, function string) string { return "/v1/functions/" + app + "/" + function + "/logs" }
+
+// readRecords gives each line of a log to take, until its end or the context's.
+func readRecords(ctx context.Context, from io.Reader, take func(queue.LogRecord) error) error {
+	decoder := json.NewDecoder(from)
 	for {
 		var record queue.LogRecord
 		err := decoder.Decode(&record)
-		if errors.Is(err, io.EOF) || cmd.Context().Err() != nil {
+		if errors.Is(err, io.EOF) || ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read logs: %w", err)
 		}
-		if err := printRecord(cmd.OutOrStdout(), record, o.asJSON); err != nil {
+		if err := take(record); err != nil {
 			return err
 		}
 	}

@@ -33,6 +33,8 @@ const stopLimit = 8 * time.Second
 type Cluster struct {
 	// Bin is the folder of freshet's programs, Dir the state directory.
 	Bin, Dir string
+	// Flags are further ones of `freshet up`.
+	Flags []string
 	// State is what the cluster says of itself; nil before its first start.
 	State *local.State
 
@@ -49,7 +51,7 @@ func (c *Cluster) Up() error {
 		return err
 	}
 	defer func() { _ = output.Close() }() // the process has its own descriptor
-	c.up = exec.Command(filepath.Join(c.Bin, "freshet"), "up", "--state", c.Dir)
+	c.up = exec.Command(filepath.Join(c.Bin, "freshet"), append([]string{"up", "--state", c.Dir}, c.Flags...)...)
 	c.up.Stdout, c.up.Stderr = output, output
 	if err := c.up.Start(); err != nil {
 		return err

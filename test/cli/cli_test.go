@@ -1,0 +1,111 @@
+// Package cli tests the command line against a real cluster: scripts of testdata run it as people do.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/freshet-dev/freshet/test/clustertest"
+)
+
+// shared is the cluster of all tests: a start takes seconds. Its gateway asks for tokens.
+var shared clustertest.Cluster
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "freshet-cli-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the next run has another
+	shared = clustertest.Cluster{Bin: os.Getenv("FRESHET_BIN"), Dir: dir, Flags: []string{"--auth"}}
+	if err := shared.Up(); err != nil {
+		fmt.Fprintln(os.Stderr, err, shared.Output())
+		return 1
+	}
+	code := m.Run()
+	if code != 0 {
+		shared.TellLogs(os.Stderr)
+	}
+	if err := shared.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// goSetting is one of the Go command's.
+func goSetting(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// variables are the environment of a person at the cluster, who can reach no server of modules.
+func variables(t *testing.T) []string {
+	t.Helper()
+	sdk, err := filepath.Abs("../../sdk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{
+		"PATH=" + shared.Bin + string(filepath.ListSeparator) + os.Getenv("PATH"),
+		"FRESHET_STATE=" + shared.Dir,
+		"FRESHET_CACHE=" + filepath.Join(t.TempDir(), "cache"),
+		"GOPROXY=off", "GOFLAGS=", "GOWORK=off",
+		"GOCACHE=" + goSetting(t, "GOCACHE"), "GOMODCACHE=" + goSetting(t, "GOMODCACHE"),
+		"HOME=" + os.Getenv("HOME"),
+		"SDK=" + sdk,
+		"IMAGE=docker-archive:" + os.Getenv("FRESHET_PYTHON_IMAGE"),
+		"TOKEN=" + shared.State.Token,
+		"ADDR=" + shared.State.Gateway(),
+	}
+}
+
+// TestScripts runs testdata/*.txtar. Beside the usual commands of such scripts there is
+//
+//	exits CODE COMMAND...   runs a command that must end with this code
+func TestScripts(t *testing.T) {
+	vars := variables(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata",
+		RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, vars...)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
