@@ -21,6 +21,8 @@ type Jobs interface {
 	// Warm starts a worker of a function that takes no calls, and freezes it. It fails with a *wire.Error when the worker does not
 	// start.
 	Warm(ctx context.Context, function spec.Function) error
+	// Build builds an image by a job of its own, and passes on what that says. It fails with a *wire.Error when the build does.
+	Build(ctx context.Context, build jobs.Build, tell func(line string)) error
 	// Stop stops a function's job.
 	Stop(ctx context.Context, namespace, job string) error
 }

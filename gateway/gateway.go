@@ -48,6 +48,7 @@ type Blobs interface {
 	Put(ctx context.Context, digest string, in io.Reader) error
 	Open(ctx context.Context, digest string) (*blobs.Reader, error)
 	Payloads() *blobs.Payloads
+	Images() *blobs.Images
 }
 
 // Config is what a gateway is made of. Every field without a default is needed.
@@ -97,6 +98,7 @@ type Gateway struct {
 
 	schedules *schedules
 	deploys   *deploys
+	images    *images
 	logs      *logReader
 	blobs     Blobs
 	sweep     *sweep
@@ -184,6 +186,7 @@ func New(config Config) (*Gateway, error) {
 
 		schedules: &schedules{calls},
 		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		images:    &images{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,
 	}

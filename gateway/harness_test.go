@@ -110,6 +110,15 @@ func (r *registered) Warm(_ context.Context, f spec.Function) error {
 	return nil
 }
 
+func (r *registered) Build(_ context.Context, b jobs.Build, tell func(line string)) error {
+	if b.Build.Target == "broken" {
+		return &wire.Error{Kind: wire.KindUser, Message: "Dockerfile:1: no such stage"}
+	}
+	tell("[0] RUN true")
+	tell("image freshet-image://sha256:" + builtImage)
+	return nil
+}
+
 func (r *registered) Stop(_ context.Context, _, job string) error {
 	r.stopped = append(r.stopped, job)
 	return nil

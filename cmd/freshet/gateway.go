@@ -131,6 +131,11 @@ func (n nomadJobs) Warm(ctx context.Context, function spec.Function) error {
 	return jobs.Warm(ctx, n.nomad, job, function.WithDefaults())
 }
 
+// Build implements gateway.Jobs.
+func (n nomadJobs) Build(ctx context.Context, build jobs.Build, tell func(line string)) error {
+	return jobs.RunBuild(ctx, n.nomad, build, tell)
+}
+
 // Stop implements gateway.Jobs.
 func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
 	return jobs.Stop(ctx, n.nomad, namespace, job)

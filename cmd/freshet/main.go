@@ -14,7 +14,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes: 1 is a failure, 2 a wrong command line, and a call's own error gets one of its own, so that scripts can tell.
+// Exit codes: 1 is a failure, 2 a wrong command line, and an error of a call or a build itself gets one of its own, so that scripts can
+// tell.
 const (
 	exitFailure = 1
 	exitUsage   = 2
@@ -32,11 +33,15 @@ func main() {
 func report(err error) int {
 	var usage *usageError
 	var call *callFailed
+	var build *buildFailed
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &call):
 		call.print(os.Stderr)
+		return exitCall
+	case errors.As(err, &build):
+		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
 		return exitCall
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "Error: %v\n\nRun '%s --help' for how it is used.\n", err, usage.command)
@@ -87,7 +92,7 @@ A first round, on one machine:
 	)
 	for _, cmd := range []*cobra.Command{
 		newNew(env), newRun(env), newServe(env), newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newSchedule(env), newToken(env),
-		newPs(env), newLogs(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newJobspec(), newSimulate(),
+		newPs(env), newLogs(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newImage(env), newJobspec(), newSimulate(),
 	} {
 		cmd.GroupID = "use"
 		root.AddCommand(cmd)

@@ -106,6 +106,18 @@ func (s *Store) Put(ctx context.Context, digest string, in io.Reader) error {
 	return nil
 }
 
+// Delete removes a blob; one that is not there is no error. It is for the caller to know that nobody needs it.
+func (s *Store) Delete(ctx context.Context, digest string) error {
+	name, err := key(digest)
+	if err != nil {
+		return err
+	}
+	if err := s.bucket.Delete(ctx, name); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return fmt.Errorf("delete blob %s: %w", digest, err)
+	}
+	return nil
+}
+
 func compare(digest string, sum hash.Hash) error {
 	if got := hex.EncodeToString(sum.Sum(nil)); got != digest {
 		return fmt.Errorf("%w: the bytes have %s", ErrDigest, got)

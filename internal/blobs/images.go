@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,11 +30,14 @@ type Image struct {
 }
 
 // Images are the images that were built in the cluster, by name and by digest.
-type Images struct{ named, all *Objects }
+type Images struct {
+	store      *Store
+	named, all *Objects
+}
 
 // Images are those of the store.
 func (s *Store) Images() *Images {
-	return &Images{named: s.Objects("images/named"), all: s.Objects("images/all")}
+	return &Images{store: s, named: s.Objects("images/named"), all: s.Objects("images/all")}
 }
 
 // WithTag is the name with a tag: DefaultTag where it has none.
@@ -83,6 +88,22 @@ func (i *Images) Find(ctx context.Context, name string) (Image, error) {
 	return image, nil
 }
 
+// Built finds an image by its digest, in hex; ErrNotFound when there is none. Its name is the one that it got last.
+func (i *Images) Built(ctx context.Context, digest string) (Image, error) {
+	data, err := i.all.Get(ctx, digest, maxRecord)
+	if errors.Is(err, ErrName) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("find image sha256:%s: %w", digest, err)
+	}
+	var image Image
+	if err := json.Unmarshal(data, &image); err != nil {
+		return Image{}, fmt.Errorf("find image sha256:%s: %w", digest, err)
+	}
+	return image, nil
+}
+
 // List lists the images with a name, then those that no name means.
 func (i *Images) List(ctx context.Context) ([]Image, error) {
 	var list []Image
@@ -117,18 +138,106 @@ func (i *Images) List(ctx context.Context) ([]Image, error) {
 	return list, nil
 }
 
-// RemoveName takes an image its name; one that has none is no error.
-func (i *Images) RemoveName(ctx context.Context, name string) error {
-	if err := i.named.Delete(ctx, object(name)); err != nil {
-		return fmt.Errorf("remove image %s: %w", name, err)
+// Remove removes an image by its name, or by "sha256:" and its digest: ErrNotFound when there is none. An image that has another name
+// keeps that and its blobs. Blobs that other images have too stay.
+func (i *Images) Remove(ctx context.Context, image string) error {
+	digest, byDigest := strings.CutPrefix(image, "sha256:")
+	all, err := i.List(ctx)
+	if err != nil {
+		return err
+	}
+	found, rest := divide(all, func(one Image) bool {
+		return byDigest && one.Digest == digest || !byDigest && one.Name == WithTag(image)
+	})
+	if len(found) == 0 {
+		return fmt.Errorf("remove image %s: %w", image, ErrNotFound)
+	}
+	for _, one := range found {
+		if one.Name == "" {
+			continue
+		}
+		if err := i.named.Delete(ctx, object(one.Name)); err != nil {
+			return fmt.Errorf("remove image %s: %w", image, err)
+		}
+	}
+	digest = found[0].Digest
+	if slices.ContainsFunc(rest, func(one Image) bool { return one.Digest == digest }) {
+		return nil
+	}
+	if err := i.sweep(ctx, digest, rest); err != nil {
+		return fmt.Errorf("remove image %s: %w", image, err)
 	}
 	return nil
 }
 
-// Remove forgets an image that no name means any more. Its blobs are left.
-func (i *Images) Remove(ctx context.Context, digest string) error {
+func divide(all []Image, is func(Image) bool) (found, rest []Image) {
+	for _, one := range all {
+		if is(one) {
+			found = append(found, one)
+		} else {
+			rest = append(rest, one)
+		}
+	}
+	return found, rest
+}
+
+// sweep removes an image's record, and those of its blobs that no other image has.
+func (i *Images) sweep(ctx context.Context, digest string, rest []Image) error {
+	own, err := i.blobsOf(ctx, digest)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	kept := make(map[string]bool)
+	for _, one := range rest {
+		shared, err := i.blobsOf(ctx, one.Digest)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		for _, blob := range shared {
+			kept[blob] = true
+		}
+	}
 	if err := i.all.Delete(ctx, digest); err != nil {
-		return fmt.Errorf("remove image sha256:%s: %w", digest, err)
+		return err
+	}
+	for _, blob := range own {
+		if kept[blob] {
+			continue
+		}
+		if err := i.store.Delete(ctx, blob); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// maxManifest bounds an image's manifest.
+const maxManifest = 4 << 20
+
+// blobsOf are the digests of an image's manifest, config and layers.
+func (i *Images) blobsOf(ctx context.Context, digest string) ([]string, error) {
+	in, err := i.store.Open(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = in.Close() }() // read only
+	data, err := io.ReadAll(io.LimitReader(in, maxManifest))
+	if err != nil {
+		return nil, err
+	}
+	type descriptor struct {
+		Digest string `json:"digest"`
+	}
+	var manifest struct {
+		Config descriptor   `json:"config"`
+		Layers []descriptor `json:"layers"`
+	}
+	if err := json.Unmarshal(data, &manifest); err != nil {
+		return nil, fmt.Errorf("read manifest of image sha256:%s: %w", digest, err)
+	}
+	all := []string{digest}
+	for _, blob := range append(manifest.Layers, manifest.Config) {
+		all = append(all, strings.TrimPrefix(blob.Digest, "sha256:"))
+	}
+	return all, nil
 }

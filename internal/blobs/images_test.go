@@ -47,12 +47,37 @@ func TestImages(t *testing.T) {
 	if got, want := list(), "@"+first[:4]+" team/web:1.2@"+second[:4]+" team/web:latest@"+third[:4]; got != want {
 		t.Errorf("listed %s, want %s", got, want)
 	}
-	for range 2 { // the second time nothing is there, which is as good
-		if err := errors.Join(images.RemoveName(t.Context(), "team/web"), images.Remove(t.Context(), first)); err != nil {
+	put := func(text string) string {
+		t.Helper()
+		if err := store.Put(t.Context(), digestOf(text), strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+		return digestOf(text)
+	}
+	image := func(name string, layers ...string) string {
+		t.Helper()
+		text := `{"config":{"digest":"sha256:` + put("config of "+name) + `"},"layers":[{"digest":"sha256:` + strings.Join(layers, `"},{"digest":"sha256:`) + `"}]}`
+		if err := images.Put(t.Context(), blobs.Image{Name: name, Digest: put(text)}); err != nil {
+			t.Fatal(err)
+		}
+		return digestOf(text)
+	}
+	shared, own, others := put("shared"), put("own"), put("other's")
+	one, two := image("one", shared, own), image("two", shared, others)
+	for _, name := range []string{"sha256:" + first, "team/web", "one"} {
+		if err := images.Remove(t.Context(), name); err != nil {
 			t.Error(err)
 		}
+		if err := images.Remove(t.Context(), name); !errors.Is(err, blobs.ErrNotFound) {
+			t.Errorf("removed again: %v", err)
+		}
 	}
-	if got, want := list(), "@"+third[:4]+" team/web:1.2@"+second[:4]; got != want {
+	if got, want := list(), "team/web:1.2@"+second[:4]+" two:latest@"+two[:4]; got != want {
 		t.Errorf("then listed %s, want %s", got, want)
+	}
+	for digest, want := range map[string]bool{shared: true, others: true, two: true, own: false, one: false, digestOf("config of one"): false} {
+		if there, err := store.Has(t.Context(), digest); there != want || err != nil {
+			t.Errorf("blob %s is there: %v, %v", digest[:4], there, err)
+		}
 	}
 }
