@@ -46,7 +46,7 @@ func (s *starter) planBuild(cfg *drivers.TaskConfig, config spec.Config) (p plan
 	p.task = handoff.Task{
 		Node: cfg.NodeName, Config: config, MemoryMB: memoryMB(cfg), Blobs: s.config.Blobs, Network: p.reach.network, Files: p.reach.files,
 		Runsc: s.config.Runsc, Platform: s.config.Platform, SharedDir: filepath.Join(s.config.DataDir, sharedDir),
-		Build: &handoff.Build{Dir: filepath.Join(s.config.DataDir, buildsDir), Images: settings, Init: s.config.Init},
+		Build: &handoff.Build{Dir: filepath.Join(s.config.DataDir, buildsDir), Images: settings, Init: s.config.Init, HostPaths: s.config.AllowHostPaths},
 	}
 	if p.task.Build.Context, err = contextOf(cfg, config.Build.Context); err != nil {
 		return p, err

@@ -138,8 +138,8 @@ func readSecret(text string) (id string, value []byte, err error) {
 		value, err = os.ReadFile(file)
 		return id, value, err
 	}
-	found, ok := os.LookupEnv(or(variable, id))
-	if !ok {
+	found := os.Getenv(or(variable, id))
+	if found == "" {
 		return "", nil, fmt.Errorf("the variable %s is not set", or(variable, id))
 	}
 	return id, []byte(found), nil

@@ -160,7 +160,7 @@ func because(ctx context.Context, err error) error {
 func (b *builder) request(ctx context.Context) (build.Request, error) {
 	request := build.Request{
 		Task: filepath.Base(b.task.StateDir), Name: b.want.File, Dockerfile: []byte(b.want.Dockerfile), Args: make(map[string]string),
-		Secrets: b.task.Build.Secrets, Target: b.want.Target, NoCache: b.want.NoCache, Context: b.task.Build.Context,
+		Secrets: b.task.Build.Secrets, HostPaths: b.task.Build.HostPaths, Target: b.want.Target, NoCache: b.want.NoCache, Context: b.task.Build.Context,
 	}
 	for _, args := range b.want.Args {
 		maps.Copy(request.Args, args)

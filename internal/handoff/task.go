@@ -88,6 +88,8 @@ type Build struct {
 	Images json.RawMessage `json:"images"`
 	// Context is a folder on the node, "sha256:<hex>" for a tar in the blob store, or empty.
 	Context string `json:"context,omitempty"`
+	// HostPaths lets base images be files of the node.
+	HostPaths bool `json:"host_paths,omitempty"`
 	// Secrets are what steps may be shown, by id.
 	Secrets map[string][]byte `json:"secrets,omitempty"`
 	// Init is the path of freshet-init.

@@ -195,7 +195,7 @@ func (f *following) logs(ctx context.Context, alloc *api.AllocationListStub, kin
 				return text.String()
 			}
 			_, _ = text.Write(frame.Data) // to memory
-		case <-failed:
+		case <-failed: //nolint:errcheck // what is missing is read the next time
 			return text.String()
 		case <-ctx.Done():
 			return text.String()

@@ -45,6 +45,21 @@ func TestHostPathsAreTheOperators(t *testing.T) {
 	}
 }
 
+// TestBasesOnTheHostAreTheOperators: a build takes no file of the node for a base image, and no folder of it for its context.
+func TestBasesOnTheHostAreTheOperators(t *testing.T) {
+	n := newBuilderNode(t, func(c *driver.Config) { c.AllowHostPaths = false })
+	for _, text := range []string{"RUN true", "COPY --from=" + n.image + " / /all"} {
+		task, end := n.run(t, strings.Replace(n.dockerfile(text), "FROM "+n.image, "FROM scratch", strings.Count(text, "COPY")), nil)
+		if said := task.read(t, "box.stderr.0"); end.Successful() || !strings.Contains(said, "this node allows none") {
+			t.Errorf("%s: ended with %+v: %s", text, end, said)
+		}
+	}
+	task := n.newTask(t, false, "build {\n context = \"/etc\"\n dockerfile = \"FROM scratch\"\n}", nil)
+	if _, _, err := n.StartTask(task.TaskConfig); err == nil || !strings.Contains(err.Error(), "build.context") {
+		t.Errorf("a folder: %v", err)
+	}
+}
+
 // TestWrongPlugins: an operator reads which field it is.
 func TestWrongPlugins(t *testing.T) {
 	n := newNode(t, nil)

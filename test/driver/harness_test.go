@@ -18,6 +18,7 @@ import (
 
 	"github.com/freshet-dev/freshet/driver"
 	"github.com/freshet-dev/freshet/driver/cgroup"
+	"github.com/freshet-dev/freshet/internal/busyboxtest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 )
 
@@ -59,7 +60,7 @@ func newNode(t *testing.T, change func(*driver.Config)) *node {
 		change(&config)
 	}
 	t.Cleanup(func() { tearDown(t, dir, config) })
-	n := &node{t: t, config: config, image: "docker-archive:" + writeImage(t, dir)}
+	n := &node{t: t, config: config, image: "docker-archive:" + busyboxtest.Image(t, dir)}
 	n.plug(t)
 	return n
 }

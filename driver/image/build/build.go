@@ -54,6 +54,8 @@ type Request struct {
 	Ignore []byte
 	// Args are the values of ARG.
 	Args map[string]string
+	// HostPaths lets base images be files of the node, such as docker-archive:/srv/base.tar.
+	HostPaths bool
 	// Auth is how to log in to the registry of base images. Default: what the image store has.
 	Auth image.Auth
 	// Secrets are what RUN --mount=type=secret takes, by id. They are never part of a layer or a key.

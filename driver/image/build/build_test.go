@@ -102,7 +102,7 @@ func TestStagesRunAtOnce(t *testing.T) {
 		return "FROM $BASE AS " + name + "\nRUN --mount=type=cache,target=/c touch /c/" + mine + "; while [ ! -e /c/" + other + " ]; do sleep 0.05; done; touch /" + mine + "\n"
 	}
 	dockerfile := "ARG BASE\n" + stage("one", "a", "b") + stage("two", "b", "a") + "FROM scratch\nCOPY --from=one /a /\nCOPY --from=two /b /\n"
-	result, err := n.Build(ctx, build.Request{Task: t.Name(), Dockerfile: []byte(dockerfile), Args: map[string]string{"BASE": n.base}})
+	result, err := n.Build(ctx, build.Request{Task: t.Name(), Dockerfile: []byte(dockerfile), HostPaths: true, Args: map[string]string{"BASE": n.base}})
 	must(t, err)
 	check(t, &built{Result: result}, "/[a b]")
 }
@@ -128,7 +128,7 @@ func TestStepsThatMisbehave(t *testing.T) {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), c.limit, errors.New("the build took too long"))
 			defer cancel()
 			_, err := n.Build(ctx, build.Request{
-				Task: t.Name(), Dockerfile: []byte("ARG BASE\nFROM $BASE\nRUN " + c.command), Args: map[string]string{"BASE": n.base},
+				Task: t.Name(), Dockerfile: []byte("ARG BASE\nFROM $BASE\nRUN " + c.command), HostPaths: true, Args: map[string]string{"BASE": n.base},
 			})
 			var fault *build.Error
 			if !errors.As(err, &fault) || fault.Line != 3 || !strings.Contains(err.Error(), c.want) {

@@ -142,7 +142,7 @@ func (n *node) build(t *testing.T, dockerfile string, change func(*build.Request
 	t.Helper()
 	b := &built{}
 	req := build.Request{
-		Task: t.Name(), Dockerfile: []byte("ARG BASE\n" + dockerfile), Args: map[string]string{"BASE": n.base},
+		Task: t.Name(), Dockerfile: []byte("ARG BASE\n" + dockerfile), HostPaths: true, Args: map[string]string{"BASE": n.base},
 		Progress: func(event build.Event) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

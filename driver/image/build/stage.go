@@ -85,6 +85,9 @@ func (s *stage) begin(ctx context.Context, def instructions.Stage) error {
 
 // base brings an image from elsewhere.
 func (r *run) base(ctx context.Context, reference string) (*image.Image, error) {
+	if path, ok := image.HostPath(reference); ok && !r.req.HostPaths {
+		return nil, fmt.Errorf("%s is a file of the node, and this node allows none: name an image of a registry", path)
+	}
 	request := image.Request{Task: r.req.Task, Reference: reference, Auth: r.req.Auth}
 	base, err := r.builder.Images.Image(ctx, request)
 	if err != nil {

@@ -1,4 +1,4 @@
-package driver
+package busyboxtest
 
 import (
 	"archive/tar"
@@ -17,18 +17,16 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/freshet-dev/freshet/internal/busyboxtest"
 )
 
-// writeImage writes an image with a shell, two users and a working directory, as `docker save` does.
-func writeImage(t *testing.T, dir string) string {
+// Image writes an image with a shell, two users and a working directory, as `docker save` does.
+func Image(t testing.TB, dir string) string {
 	t.Helper()
-	box, err := os.ReadFile(busyboxtest.Path(t))
+	box, err := os.ReadFile(Path(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	applets, err := exec.Command(busyboxtest.Path(t), "--list").Output()
+	applets, err := exec.Command(Path(t), "--list").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
