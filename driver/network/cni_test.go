@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/network"
+	"github.com/freshet-dev/freshet/internal/netnstest"
 )
 
 const cniPlugins = "github.com/containernetworking/plugins/plugins/"
@@ -77,7 +78,7 @@ func TestJoinsTheBridgeOfCNI(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := onThread(func() error {
+	err := netnstest.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}

@@ -12,11 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,12 +24,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/network"
+	"github.com/freshet-dev/freshet/internal/netnstest"
 )
 
-// The whole test runs in a host of its own: a network namespace and a mount namespace. hostEnv says that it does already,
-// cniEnv where the plugins of CNI are, and holderEnv that the process only opens a pool, takes namespaces, and waits to be killed.
+// The whole test runs in a host of its own: a network namespace and a mount namespace. cniEnv says where the plugins of CNI are, and
+// holderEnv that the process only opens a pool, takes namespaces, and waits to be killed.
 const (
-	hostEnv   = "FRESHET_TEST_HOST"
 	cniEnv    = "FRESHET_TEST_CNI"
 	holderEnv = "FRESHET_TEST_HOLDER"
 )
@@ -54,39 +52,25 @@ func TestMain(m *testing.M) {
 		hold(os.Getenv(holderEnv))
 	case slices.Contains(os.Args, "-test.fuzzworker"):
 		os.Exit(m.Run()) // started by one that is in its host already, and needs none
-	case os.Getenv(hostEnv) == "":
-		os.Exit(rerun())
+	case os.Getenv(cniEnv) == "":
+		os.Exit(withCNI(m))
 	}
-	os.Exit(runInHost(m))
+	os.Exit(netnstest.Inside(func() int { return runInHost(m) }))
 }
 
-// rerun gets what needs a network and runs this program again in namespaces of its own.
-func rerun() int {
+// withCNI gets what needs a network, and runs the tests in their host.
+func withCNI(m *testing.M) int {
 	plugins, err := os.MkdirTemp("", "freshet-network-cni")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(plugins)
-	if err := buildCNI(plugins); err != nil {
+	if err := errors.Join(buildCNI(plugins), os.Setenv(cniEnv, plugins)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.Env = append(os.Environ(), hostEnv+"=1", cniEnv+"="+plugins)
-	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // its death would be the parent's to the child
-	err = again.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "run the tests in a namespace of their own (needs root):", err)
-		return 1
-	}
-	return 0
+	return netnstest.Inside(func() int { return runInHost(m) })
 }
 
 func runInHost(m *testing.M) int {
@@ -110,47 +94,18 @@ func runInHost(m *testing.M) int {
 
 // makeWorld joins the host to a router, behind which are all the addresses above, each with servers that say whom they saw.
 func makeWorld() (io.Closer, error) {
-	var all closers
-	err := onThread(func() error {
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			return err
-		}
-		defer home.Close()
-		hostSide, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer hostSide.Close()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		away, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			return err
-		}
-		all = append(all, away)
-		awaySide, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer awaySide.Close()
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = "uplink", 1400
-		if err := hostSide.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "uplink", PeerMTU: 1400, PeerNamespace: netlink.NsFd(int(away.Fd()))}); err != nil {
-			return err
-		}
-		if err := errors.Join(up(hostSide, "lo"), up(hostSide, "uplink", hostAddress+"/24"), up(awaySide, "lo", website+"/32", resolver+"/32", database+"/32", nats+"/32", metadata+"/32", azure+"/32"), up(awaySide, "uplink", router+"/24")); err != nil {
-			return err
-		}
-		uplink, err := hostSide.LinkByName("uplink")
-		if err != nil {
-			return err
-		}
-		if err := hostSide.RouteAdd(&netlink.Route{LinkIndex: uplink.Attrs().Index, Gw: net.ParseIP(router)}); err != nil {
-			return err
-		}
-		for _, address := range []string{website, resolver, database, nats, metadata, azure} {
+	behind := []string{website, resolver, database, nats, metadata, azure}
+	prefixes := make([]string, len(behind))
+	for i, address := range behind {
+		prefixes[i] = address + "/32"
+	}
+	var err error
+	if away, err = netnstest.Outside(hostAddress+"/24", router+"/24", prefixes...); err != nil {
+		return nil, err
+	}
+	all := closers{away}
+	err = errors.Join(narrow(), away.Do(narrow), away.Do(func() error {
+		for _, address := range behind {
 			for _, port := range []string{"53", "80", "443", "4222"} {
 				server, err := serve(address + ":" + port)
 				if err != nil {
@@ -160,16 +115,24 @@ func makeWorld() (io.Closer, error) {
 			}
 		}
 		return nil
-	})
+	}))
 	if err != nil {
 		return nil, errors.Join(err, all.Close())
 	}
-	away = all[0].(*os.File)
 	return all, nil
 }
 
+// narrow gives the uplink an MTU that is not the usual one.
+func narrow() error {
+	link, err := netlink.LinkByName(netnstest.Uplink)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetMTU(link, 1400)
+}
+
 // away is the namespace behind the router, for tests that come from outside.
-var away *os.File
+var away *netnstest.Namespace
 
 type closers []io.Closer
 
@@ -181,44 +144,12 @@ func (c closers) Close() error {
 	return err
 }
 
-func onThread(do func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		done <- do()
-	}()
-	return <-done
-}
-
 // beyond runs the function in the namespace behind the router.
 func beyond(t testing.TB, do func() error) {
 	t.Helper()
-	err := onThread(func() error {
-		if err := unix.Setns(int(away.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		return do()
-	})
-	if err != nil {
+	if err := away.Do(do); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func up(h *netlink.Handle, name string, addresses ...string) error {
-	link, err := h.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	for _, address := range addresses {
-		parsed, err := netlink.ParseAddr(address)
-		if err != nil {
-			return err
-		}
-		if err := h.AddrAdd(link, parsed); err != nil {
-			return err
-		}
-	}
-	return h.LinkSetUp(link)
 }
 
 // server answers on TCP and UDP with the address that it saw.

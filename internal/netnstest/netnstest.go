@@ -103,6 +103,33 @@ func (n *Namespace) Join(here, there string, addresses ...string) error {
 	return n.Do(func() error { return Raise(there, addresses...) })
 }
 
+// Uplink is the interface by which Outside is reached, on both sides.
+const Uplink = "uplink"
+
+// Outside makes what is beyond this network: a namespace that everything goes to which is for elsewhere. It and this network have the
+// addresses (with prefixes) on the uplink between them, and behind it are more.
+func Outside(here, there string, behind ...string) (*Namespace, error) {
+	gateway, _, err := net.ParseCIDR(there)
+	if err != nil {
+		return nil, fmt.Errorf("make network namespace outside: %w", err)
+	}
+	n, err := New()
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []func() error{
+		func() error { return n.Join(Uplink, Uplink, there) },
+		func() error { return n.Do(func() error { return Raise("lo", behind...) }) },
+		func() error { return errors.Join(Raise("lo"), Raise(Uplink, here)) },
+		func() error { return Gateway(Uplink, gateway.String()) },
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+	}
+	return n, nil
+}
+
 // Raise gives an interface addresses (with prefixes) and sets it up.
 func Raise(name string, addresses ...string) error {
 	link, err := netlink.LinkByName(name)

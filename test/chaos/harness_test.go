@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -22,15 +21,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/internal/eventually"
+	"github.com/freshet-dev/freshet/internal/netnstest"
 	"github.com/freshet-dev/freshet/sdk/client"
 	"github.com/freshet-dev/freshet/test/clustertest"
 )
 
-// insideEnv says that this process runs in namespaces of its own already; longEnv asks for the long form of these tests.
-const (
-	insideEnv = "FRESHET_TEST_INSIDE"
-	longEnv   = "LONG"
-)
+// longEnv asks for the long form of these tests.
+const longEnv = "LONG"
 
 const (
 	// patience bounds every wait for a call.
@@ -53,28 +50,7 @@ var shared *node
 // TestMain runs the tests in a network namespace, for the driver makes interfaces and firewall rules, and in a mount namespace, so
 // that no mount is left whatever happens.
 func TestMain(m *testing.M) {
-	if os.Getenv(insideEnv) == "" {
-		os.Exit(rerun())
-	}
-	os.Exit(run(m))
-}
-
-func rerun() int {
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.Env = append(os.Environ(), insideEnv+"=1")
-	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // its death would be the parent's to the child
-	err := again.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "run the tests in namespaces of their own (needs root):", err)
-		return 1
-	}
-	return 0
+	os.Exit(netnstest.Inside(func() int { return run(m) }))
 }
 
 func run(m *testing.M) int {

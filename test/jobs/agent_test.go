@@ -18,6 +18,7 @@ import (
 
 	"github.com/freshet-dev/freshet/driver/cgroup"
 	"github.com/freshet-dev/freshet/internal/eventually"
+	"github.com/freshet-dev/freshet/internal/netnstest"
 )
 
 // patience bounds what no test waits for.
@@ -52,7 +53,7 @@ server {
 
 client {
   enabled           = true
-  network_interface = "` + uplink + `"
+  network_interface = "` + netnstest.Uplink + `"
   cni_path          = "{{.CNI}}"
   cgroup_parent     = "` + nomadGroup + `"
   options {

@@ -53,7 +53,7 @@ func build(t *testing.T, source string) *api.AllocationListStub {
 func otherMachine(t *testing.T) string {
 	t.Helper()
 	var listener net.Listener
-	err := fromOutside(func() (err error) {
+	err := outside.Do(func() (err error) {
 		listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", outsideAddress+":0")
 		return err
 	})

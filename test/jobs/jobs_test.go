@@ -39,7 +39,7 @@ func TestRedis(t *testing.T) {
 	nomad(t, "alloc", "stop", alloc)
 	next := allocation(t, "redis", "another one runs", func(a *api.AllocationListStub) bool { return running(a) && a.ID != alloc }).ID
 	eventually.True(t, "redis remembers in another allocation", func() bool { return ask(addressOf(t, next, "db"), "GET", "river") == "Freshet" })
-	err := fromOutside(func() error {
+	err := outside.Do(func() error {
 		conn, err := net.Dial("tcp", addressOf(t, next, "db"))
 		if err != nil {
 			return err
@@ -232,7 +232,7 @@ func TestSidecar(t *testing.T) {
 	if got := page(t.Context(), address); got != "behind pages" {
 		t.Errorf("from the host: %q", got)
 	}
-	_ = fromOutside(func() error {
+	_ = outside.Do(func() error {
 		if got := page(t.Context(), address); got != "behind pages" {
 			t.Errorf("from another machine: %q", got)
 		}

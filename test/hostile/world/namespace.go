@@ -8,13 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"runtime"
-	"strings"
-	"syscall"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/freshet-dev/freshet/internal/netnstest"
 )
 
 // Addresses of the world. All of them exist, and answer at port 80 with their own address and whom they saw, so that what a guest
@@ -32,39 +27,18 @@ const (
 	router = "203.0.113.2"
 )
 
-// insideEnv marks the process that runs in the namespace.
-const insideEnv = "FRESHET_TEST_INSIDE"
-
 // Inside runs the tests again in a network namespace of their own, which ends with them; there it calls run. It returns the exit
 // code.
 func Inside(run func() int) int {
-	if os.Getenv(insideEnv) == "" {
-		return again()
-	}
-	outside, err := open()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "make the world around the node:", err)
-		return 1
-	}
-	defer func() { _ = outside.Close() }() // it ends with the process
-	return run()
-}
-
-func again() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "run the tests in a namespace of their own (needs root):", err)
-		return 1
-	}
-	return 0
+	return netnstest.Inside(func() int {
+		outside, err := open()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "make the world around the node:", err)
+			return 1
+		}
+		defer func() { _ = outside.Close() }() // it ends with the process
+		return run()
+	})
 }
 
 type closers []io.Closer
@@ -79,71 +53,27 @@ func (c closers) Close() error {
 
 // open joins the node to a router, behind which are all the addresses above.
 func open() (io.Closer, error) {
-	type made struct {
-		all closers
-		err error
-	}
-	done := make(chan made)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread, which changes its namespace, ends with the goroutine
-		var m made
-		m.err = build(&m.all)
-		done <- m
-	}()
-	m := <-done
-	if m.err != nil {
-		return nil, errors.Join(m.err, m.all.Close())
-	}
-	return m.all, nil
-}
-
-func build(all *closers) error {
-	node, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer node.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	away, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	*all = append(*all, away)
-	beyond, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer beyond.Close()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "uplink"
-	if err := node.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "uplink", PeerNamespace: netlink.NsFd(int(away.Fd()))}); err != nil {
-		return err
-	}
 	behind := []string{Website, Metadata, Private}
-	err = errors.Join(
-		raise(node, "lo"), raise(node, "uplink", Host+"/24"),
-		raise(beyond, "lo", behind[0]+"/32", behind[1]+"/32", behind[2]+"/32"), raise(beyond, "uplink", router+"/24"))
+	outside, err := netnstest.Outside(Host+"/24", router+"/24", behind[0]+"/32", behind[1]+"/32", behind[2]+"/32")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	uplink, err := node.LinkByName("uplink")
-	if err != nil {
-		return err
-	}
-	if err := node.RouteAdd(&netlink.Route{LinkIndex: uplink.Attrs().Index, Gw: net.ParseIP(router)}); err != nil {
-		return err
-	}
-	for _, address := range behind {
-		listener, err := net.Listen("tcp", net.JoinHostPort(address, "80"))
-		if err != nil {
-			return err
+	all := closers{outside}
+	err = outside.Do(func() error {
+		for _, address := range behind {
+			listener, err := net.Listen("tcp", net.JoinHostPort(address, "80"))
+			if err != nil {
+				return err
+			}
+			all = append(all, listener)
+			go answer(listener) // ends with its listener
 		}
-		*all = append(*all, listener)
-		go answer(listener) // ends with its listener
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, all.Close())
 	}
-	return nil
+	return all, nil
 }
 
 // answer says whom it is and whom it saw, then gives each line back.
@@ -160,21 +90,4 @@ func answer(listener net.Listener) {
 			}
 		}()
 	}
-}
-
-func raise(links *netlink.Handle, name string, addresses ...string) error {
-	link, err := links.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	for _, text := range addresses {
-		address, err := netlink.ParseAddr(text)
-		if err != nil {
-			return err
-		}
-		if err := links.AddrAdd(link, address); err != nil {
-			return fmt.Errorf("give %s to %s: %w", strings.TrimSpace(text), name, err)
-		}
-	}
-	return links.LinkSetUp(link)
 }
