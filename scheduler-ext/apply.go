@@ -46,6 +46,8 @@ type applied struct {
 	byHand  time.Time
 	// live are the group's allocations, the highest-named first, when workers are taken away.
 	live []ranked
+	// kept are the allocations of all groups that Nomad runs, when they were asked for.
+	kept []string
 	// room says which group has room again, looked that it was looked for.
 	looked, room string
 	err          error
@@ -105,6 +107,10 @@ func (a *scaler) settle(ctx context.Context, done applied) {
 		}
 		counts[done.group] = done.to
 		s.counts, s.index, s.scaledAt = counts, done.index, done.index
+		s.wokeAt = time.Now()
+	}
+	for _, alloc := range done.kept {
+		a.rests.tellWorker(done.function, alloc, 0)
 	}
 	if done.looked != "" {
 		s.lookedFor(done.looked, done.room != "", time.Now())

@@ -46,6 +46,11 @@ type state struct {
 
 	// shrink is the taking away of workers that is going on.
 	shrink *shrink
+	// evaluated is the newest of the job's indexes that Nomad has acted on; wokeAt is when, and wokeFor the index at which, Nomad
+	// was last asked which of the resting workers it keeps.
+	evaluated uint64
+	wokeAt    time.Time
+	wokeFor   uint64
 	// unplaced are the workers that Nomad has no place for, by group, and why; full says until when a group counts as full.
 	unplaced map[string]int
 	missing  string
@@ -105,6 +110,7 @@ func (s *state) adopt(entry jobs.Entry) {
 // placed takes what an evaluation found no place for.
 func (s *state) placed(item news.Item, now time.Time) {
 	s.unplaced, s.missing = item.Unplaced, item.Why
+	s.evaluated = max(s.evaluated, item.JobIndex)
 	if s.full == nil {
 		s.full = make(map[string]fullness)
 	}
@@ -202,6 +208,9 @@ func (a *scaler) carryOut(ctx context.Context, function queue.Function, s *state
 			a.shrinkTo(ctx, function, s, entry, group.Name, count, count-fall)
 			return
 		}
+	}
+	if a.wakeKept(ctx, function, s, entry) {
+		return
 	}
 	a.lookForRoom(ctx, function, s, entry, target)
 }

@@ -171,6 +171,21 @@ func (f *Fleet) View(function queue.Function) View {
 	return v
 }
 
+// Resting are the allocations of the function's workers that rest.
+func (f *Fleet) Resting(function queue.Function) []string {
+	c := f.functions[function]
+	if c == nil {
+		return nil
+	}
+	var allocs []string
+	for alloc, m := range c.members {
+		if m.Resting {
+			allocs = append(allocs, alloc)
+		}
+	}
+	return allocs
+}
+
 // Worker is what a worker said last.
 func (f *Fleet) Worker(function queue.Function, alloc string) (queue.Heartbeat, bool) {
 	c := f.functions[function]

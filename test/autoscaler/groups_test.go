@@ -126,18 +126,11 @@ func TestWorkersMoveToTheNextGroupAndBack(t *testing.T) {
 // firstOf is the oldest of the events, which Nomad lists from the newest on.
 func firstOf(events []api.ScalingEvent) api.ScalingEvent { return events[len(events)-1] }
 
+// devicesOf is how many the first node has.
 func devicesOf(t *testing.T) int {
 	t.Helper()
-	nodes, _, err := shared.nomad.Nodes().List(nil)
-	if err != nil || len(nodes) == 0 {
-		t.Fatalf("list nodes: %v", err)
-	}
-	node, _, err := shared.nomad.Nodes().Info(nodes[0].ID, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	count := 0
-	for _, device := range node.NodeResources.Devices {
+	for _, device := range firstNode(t).NodeResources.Devices {
 		count += len(device.Instances)
 	}
 	return count

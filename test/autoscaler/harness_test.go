@@ -62,6 +62,9 @@ func run(m *testing.M) int {
 	return code
 }
 
+// devicePlugin is the program of Nomad's own example of a device plugin.
+const devicePlugin = "example-fs-device"
+
 // devices is the folder whose files are the node's simulated devices: Nomad's own example plugin offers those of the directory
 // that the agent was started in. There is one from the beginning on.
 func (c *cluster) devices() string { return filepath.Join(c.dir, "devices") }
@@ -75,7 +78,7 @@ func (c *cluster) simulateDevices() error {
 	if err := os.WriteFile(filepath.Join(c.devices(), "one"), nil, 0o600); err != nil { // without any the agent waits a minute for the plugin
 		return err
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(plugins, "example-fs-device"), "github.com/hashicorp/nomad/plugins/device/cmd/example/cmd")
+	build := exec.Command("go", "build", "-o", filepath.Join(plugins, devicePlugin), "github.com/hashicorp/nomad/plugins/device/cmd/example/cmd")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the device plugin: %w: %s", err, out)
 	}

@@ -118,33 +118,3 @@ func watchFalls(ctx context.Context, t *testing.T, function string, falls *atomi
 		}
 	}
 }
-
-// TestACallRightAtZeroIsAnswered: a function goes to zero, and a call comes in that very moment, shortly before or after.
-func TestACallRightAtZeroIsAnswered(t *testing.T) {
-	functions := []string{"zero0", "zero1", "zero2", "zero3", "zero4", "zero5"}
-	rounds := (often(t, 60) + len(functions) - 1) / len(functions)
-	c := client.New(shared.state.Gateway())
-	var running sync.WaitGroup
-	var slowest atomic.Int64
-	for _, function := range functions {
-		running.Go(func() {
-			for range rounds {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				began := time.Now()
-				if _, err := wait(ctx, c, function, 0); err != nil {
-					t.Errorf("a call at zero: %v", err)
-				}
-				cancel()
-				slowest.Store(max(slowest.Load(), time.Since(began).Milliseconds()))
-				pause := time.Duration(900+rand.IntN(900)) * time.Millisecond // the window is one second
-				select {
-				case <-time.After(pause):
-				case <-t.Context().Done():
-					return
-				}
-			}
-		})
-	}
-	running.Wait()
-	t.Logf("%d calls answered, the slowest in %d ms", rounds*len(functions), slowest.Load())
-}
