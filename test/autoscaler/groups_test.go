@@ -2,6 +2,7 @@ package autoscaler
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -44,6 +45,14 @@ func variant(t *testing.T, name string, change func(*api.Job)) {
 			t.Error(err)
 		}
 		eventually.True(t, name+" has no workers left", func() bool { return running(t, name) == 0 })
+	})
+	eventually.True(t, "the gateway knows "+name, func() bool {
+		response, err := http.Get(shared.state.Gateway() + "/v1/functions/scaled/" + name)
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close() // its status says it
+		return response.StatusCode == http.StatusOK
 	})
 }
 
