@@ -101,14 +101,21 @@ type Sharing struct {
 	pools  map[string]pool
 }
 
-// pool is what functions compete for: how many workers found a place, and until when that is believed.
+// pool is what functions compete for: how many workers found a place, until when that is believed, and since when fewer have one;
+// zero for no such time.
 type pool struct {
 	holds int
 	until time.Time
+	fewer time.Time
 }
 
-// believe is how long a pool counts as full after Nomad had no place; then it is tried with a tenth more.
-const believe = 10 * time.Second
+// believe is how long a pool counts as full after Nomad had no place; then it is tried with a tenth more. changing is how long fewer
+// workers may have a place before it is believed to hold no more: one that goes keeps its place until it has ended, and only then
+// Nomad finds one for the next.
+const (
+	believe  = 10 * time.Second
+	changing = 4 * time.Second
+)
 
 // New makes a sharing without limits.
 func New() *Sharing { return &Sharing{pools: make(map[string]pool)} }
@@ -173,16 +180,29 @@ func (s *Sharing) observe(name string, members []Demand, now time.Time) {
 		needs += max(d.Need, d.Min)
 	}
 	p, full := s.pools[name]
+	fewer := full && unplaced > 0 && placed < p.holds
+	switch {
+	case !fewer:
+		p.fewer = time.Time{}
+	case p.fewer.IsZero():
+		p.fewer = now
+	}
 	switch {
 	case len(members) < 2 || placed == 0 && !full: // nothing is known of a pool without any worker
 		delete(s.pools, name)
-	case unplaced > 0 && (!full || now.After(p.until) || placed < p.holds):
-		s.pools[name] = pool{placed, now.Add(believe)}
-	case full && needs <= p.holds:
+		return
+	case fewer && now.Sub(p.fewer) < changing:
+	case unplaced > 0 && (!full || fewer || now.After(p.until)):
+		p = pool{holds: placed, until: now.Add(believe)}
+	case !full:
+		return
+	case needs <= p.holds:
 		delete(s.pools, name)
-	case full && unplaced == 0 && now.After(p.until):
-		s.pools[name] = pool{p.holds + max(p.holds/10, 1), now.Add(believe)}
+		return
+	case unplaced == 0 && now.After(p.until):
+		p = pool{holds: p.holds + max(p.holds/10, 1), until: now.Add(believe)}
 	}
+	s.pools[name] = p
 }
 
 // share divides a limit where the members want more than that, and keeps the lowest quota of each.

@@ -119,3 +119,39 @@ func TestFunctionsThatCompeteGetEqualShares(t *testing.T) {
 		t.Errorf("got %v, want what one does not need for the other", counts)
 	}
 }
+
+// TestRoomIsNotLostWhileWorkersChange: workers go one by one, and Nomad places the next ones only a while after. Nobody believes meanwhile
+// that there is less room; when a node is lost, that is believed soon.
+func TestRoomIsNotLostWhileWorkersChange(t *testing.T) {
+	s, now := quota.New(), time.Unix(1000, 0)
+	divide := func(oldCount, newCount, newUnplaced int) (int, int) {
+		var demands []quota.Demand
+		for _, name := range []string{"old", "new"} {
+			d := demand("a", name, 50)
+			d.Pool, d.Count = "batch", oldCount
+			if name == "new" {
+				d.Count, d.Unplaced = newCount, newUnplaced
+			}
+			demands = append(demands, d)
+		}
+		got := s.Divide(demands, now)
+		now = now.Add(250 * time.Millisecond)
+		return got[demands[0].Function].Workers, got[demands[1].Function].Workers
+	}
+	for _, oldCount := range []int{10, 8, 6, 5} { // those of the new one still wait for the places
+		for range 3 {
+			if a, b := divide(oldCount, 5, 5); a != 5 || b != 5 {
+				t.Fatalf("with %d old ones left: %d and %d, want 5 each", oldCount, a, b)
+			}
+		}
+	}
+	for range 4 {
+		divide(5, 5, 0)
+	}
+	for range 20 { // half of the room is gone, and stays so
+		divide(5, 5, 5)
+	}
+	if a, b := divide(5, 5, 5); a+b != 5 {
+		t.Errorf("%d and %d, want 5 together", a, b)
+	}
+}
