@@ -26,6 +26,20 @@ func taskConfigSpec() *hclspec.Spec {
 			"disk":       attr("disk", "number"),
 			"timeout":    attr("timeout", "string"),
 		}),
+		"methods": attr("methods", "list(string)"),
+		"batching": block("batching", map[string]*hclspec.Spec{
+			"max_size": attr("max_size", "number"),
+			"wait":     attr("wait", "string"),
+		}),
+		"rate": block("rate", map[string]*hclspec.Spec{
+			"per_second": attr("per_second", "number"),
+			"burst":      attr("burst", "number"),
+		}),
+		"parameter": hclspec.NewBlockList("parameter", hclspec.NewObject(map[string]*hclspec.Spec{
+			"name":    hclspec.NewAttr("name", "string", true),
+			"type":    hclspec.NewAttr("type", "string", true),
+			"default": attr("default", "string"),
+		})),
 		"handler": block("handler", map[string]*hclspec.Spec{
 			"type":  hclspec.NewAttr("type", "string", true),
 			"entry": attr("entry", "string"),

@@ -46,12 +46,15 @@ func function(t *rapid.T) spec.Function {
 		CancelOnDisconnect: rapid.Bool().Draw(t, "cancel"),
 		Snapshot:           spec.Snapshot{Enabled: rapid.Bool().Draw(t, "snapshot")},
 	}
+	calls(t, &f)
 	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
 		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i), Readonly: true})
 	}
 	f.Container = container(t, f.Container)
 	f.Scaling.Max = rapid.IntRange(1, spec.MaxScale).Draw(t, "most")
-	f.Scaling.Min = rapid.IntRange(0, f.Scaling.Max).Draw(t, "least")
+	if f.Parameters == nil {
+		f.Scaling.Min = rapid.IntRange(0, f.Scaling.Max).Draw(t, "least")
+	}
 	f.Scaling.TargetInflight = rapid.IntRange(0, 1000).Draw(t, "target")
 	f.Scaling.Buffer = rapid.IntRange(0, 100).Draw(t, "buffer")
 	f.Scaling.ScaledownWindow, f.Scaling.ZeroWindow = seconds("window", 0, 3600), seconds("zero window", 0, 3600)
@@ -70,6 +73,20 @@ func function(t *rapid.T) spec.Function {
 		f.Resources.GPUKinds = rapid.SliceOfNDistinct(rapid.SampledFrom(kinds), 0, len(kinds), rapid.ID).Draw(t, "kinds")
 	}
 	return f
+}
+
+// calls draws how calls reach the function.
+func calls(t *rapid.T, f *spec.Function) {
+	if rapid.Bool().Draw(t, "batching") {
+		f.Batching = spec.Batching{MaxSize: rapid.IntRange(1, 10).Draw(t, "size"), Wait: spec.Duration(rapid.IntRange(0, 60).Draw(t, "wait")) * spec.Duration(time.Second)}
+	}
+	if rapid.Bool().Draw(t, "rate") {
+		f.Rate = spec.Rate{PerSecond: rapid.Float64Range(0.1, 1000).Draw(t, "per second"), Burst: rapid.IntRange(0, 1000).Draw(t, "burst")}
+	}
+	if rapid.Bool().Draw(t, "class") {
+		f.Methods, f.Batching = []string{"embed", "classify"}, spec.Batching{}
+		f.Parameters = []spec.Parameter{{Name: "size", Type: spec.ParameterString}, {Name: "layers", Type: spec.ParameterInt, Default: new("3")}}
+	}
 }
 
 // container draws fields of each shape that a config has.

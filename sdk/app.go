@@ -20,17 +20,23 @@ const GuestEnv = "FRESHET_GUEST"
 type App struct {
 	name      string
 	functions []*function
+	// arguments are the values of the parameters that this worker is made with, as JSON.
+	arguments string
 }
 
 // function is one of an app's functions: its spec and its code.
 type function struct {
 	spec  spec.Function
 	hooks hooks
-	serve handler
-	// generate is set in place of serve for a function that yields values.
+	plain method
+	// generate is set in place of plain for a function that yields values.
 	generate generator
-	// reads says that it takes its input as an io.Reader.
-	reads bool
+	// together is set in place of plain for a function that takes calls in batches.
+	together batcher
+	// methods are set in place of plain for a class.
+	methods map[string]method
+	// broken is what is wrong with the function's code, for the deploy to tell.
+	broken error
 	// snapshot says that the Snapshot option was given.
 	snapshot bool
 }
@@ -39,10 +45,17 @@ type hooks struct {
 	enter        func(context.Context) error
 	beforeFreeze func(context.Context) error
 	afterThaw    func(context.Context) error
+	exit         func(context.Context) error
 }
 
 // handler runs the user's code for one call.
 type handler func(ctx context.Context, contentType string, input []byte) (outType string, output []byte, err error)
+
+// method is a handler that may take its input as an io.Reader.
+type method struct {
+	run   handler
+	reads bool
+}
 
 // generator runs the user's code for one call and gives each value to yield, whose error ends it.
 type generator func(ctx context.Context, contentType string, input []byte, yield func(outType string, value []byte) error) error
@@ -55,7 +68,7 @@ func New(name string) *App { return &App{name: name} }
 // An error becomes the caller's error with its Go type and message, and is retried as [Retries] says; [InputError] says that
 // the input is at fault. A panic is an error too, with its stack.
 func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), options ...Option) {
-	app.add(name, &function{serve: adapt(fn), reads: reads[In]()}, options)
+	app.add(name, &function{plain: method{run: adapt(fn), reads: reads[In]()}}, options)
 }
 
 // Generate adds a function that yields values while it runs: a caller who asks for a stream gets each as it comes, any other one gets
@@ -88,6 +101,7 @@ func (a *App) main() int {
 	case os.Getenv(spec.ManifestEnv) == "1":
 		return report(a.printManifest())
 	case os.Getenv(GuestEnv) == "1":
+		a.arguments = os.Getenv(spec.ArgumentsEnv)
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
 		return report(a.serveStdio(ctx))
@@ -132,7 +146,7 @@ func (a *App) Manifest() (spec.Manifest, error) {
 func (f *function) check() error {
 	complete := f.spec
 	complete.Code = "sha256:" + emptyDigest
-	return complete.Validate()
+	return errors.Join(f.broken, complete.Validate())
 }
 
 // emptyDigest stands for the program's digest, which only the deploy knows.

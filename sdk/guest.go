@@ -35,7 +35,7 @@ func (a *App) serveStdio(ctx context.Context) error {
 func (a *App) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := &guest{app: a, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc)}
+	g := &guest{app: a, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc), batches: make(map[uint64]*batch)}
 	g.bodies = stream.NewBodies(g.writer)
 	g.streams = stream.NewAcceptor(g.writer, g.bodies.Serve)
 	err := g.run(ctx, wire.NewReader(in, 0))
@@ -68,6 +68,7 @@ type guest struct {
 
 	mu       sync.Mutex
 	cancels  map[uint64]context.CancelCauseFunc // of the running calls
+	batches  map[uint64]*batch                  // by their numbers, those that run or are not whole
 	identity wire.Identity
 }
 
@@ -115,7 +116,10 @@ func (g *guest) next(ctx context.Context, in *wire.Reader) (func(), error) {
 			return nil, err
 		}
 		if msg.Type == wire.TypeCall && g.function != nil {
-			return g.call(ctx, msg)
+			if call, err := g.call(ctx, msg); call != nil || err != nil {
+				return call, err
+			}
+			continue // more calls of its batch are to come
 		}
 		if err := g.handle(ctx, msg); err != nil {
 			return nil, err
@@ -141,6 +145,9 @@ func (g *guest) handle(ctx context.Context, msg wire.Message) error {
 		return g.thawed(ctx, msg)
 	case wire.TypeDrain:
 		g.calls.Wait()
+		if err := g.exit(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "freshet: exit hook:", err) // nothing is left that it could fail
+		}
 		if err := g.writer.Write(wire.TypeDrained, 0, nil, nil); err != nil {
 			return err
 		}
@@ -184,6 +191,15 @@ func (g *guest) hook(ctx context.Context, hook func(context.Context) error) erro
 	return g.writer.Write(wire.TypeReady, 0, wire.Ready{Payloads: true}, nil)
 }
 
+// exit runs the last hook.
+func (g *guest) exit(ctx context.Context) error {
+	hook := g.function.hooks.exit
+	if hook == nil {
+		return nil
+	}
+	return protect(func() error { return hook(g.context(ctx, "", 0, 0)) })
+}
+
 // fail tells the host why this guest cannot serve, and ends it.
 func (g *guest) fail(err error) error {
 	if sent := g.writer.Write(wire.TypeFailed, 0, callError(err), nil); sent != nil {
@@ -192,11 +208,14 @@ func (g *guest) fail(err error) error {
 	return err
 }
 
-// call prepares a call that runs beside the others.
+// call prepares a call that runs beside the others; nil when it waits for others of its batch.
 func (g *guest) call(ctx context.Context, msg wire.Message) (func(), error) {
 	var meta wire.Call
 	if err := msg.DecodeMeta(&meta); err != nil {
 		return nil, err
+	}
+	if g.function.together != nil {
+		return g.gather(ctx, meta, msg), nil
 	}
 	ctx, cancel := context.WithCancelCause(g.context(ctx, meta.ID, meta.Attempt, msg.Call))
 	g.mu.Lock()
@@ -225,9 +244,6 @@ func (g *guest) answer(ctx context.Context, number uint64, meta wire.Call, input
 	var contentType string
 	var output []byte
 	err := protect(func() error {
-		if meta.Method != "" {
-			return InputError("the function has no method %q: call it without one", meta.Method)
-		}
 		input, err := g.whole(ctx, number, meta, input)
 		if err != nil {
 			return err
@@ -235,13 +251,18 @@ func (g *guest) answer(ctx context.Context, number uint64, meta wire.Call, input
 		contentType, output, err = g.serve(ctx, number, meta, input)
 		return err
 	})
+	g.end(ctx, number, meta.ID, contentType, output, err)
+}
+
+// end tells the host how a call ended.
+func (g *guest) end(ctx context.Context, number uint64, id, contentType string, output []byte, err error) {
 	if err != nil {
 		err = g.writer.Write(wire.TypeFailure, number, callError(err), nil)
 	} else {
 		err = g.result(ctx, number, contentType, output)
 	}
 	if err != nil { // without the host there is nobody to tell but the log
-		fmt.Fprintln(os.Stderr, "freshet: answer call", meta.ID+":", err)
+		fmt.Fprintln(os.Stderr, "freshet: answer call", id+":", err)
 	}
 }
 
@@ -251,11 +272,18 @@ func (g *guest) serve(ctx context.Context, number uint64, meta wire.Call, input 
 		return g.writer.Write(wire.TypeYield, number, wire.Result{ContentType: contentType}, value)
 	}
 	if f := g.function; f.generate == nil {
-		contentType, output, err = f.serve(ctx, meta.ContentType, input)
+		m, err := f.method(meta.Method)
+		if err != nil {
+			return "", nil, err
+		}
+		contentType, output, err = m.run(ctx, meta.ContentType, input)
 		if err == nil && meta.Stream {
 			return "", nil, yield(contentType, output)
 		}
 		return contentType, output, err
+	}
+	if meta.Method != "" {
+		return "", nil, noMethod(meta.Method)
 	}
 	if meta.Stream {
 		return "", nil, g.function.generate(ctx, meta.ContentType, input, yield)
@@ -295,6 +323,7 @@ func (g *guest) cancel(msg wire.Message) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.leaveLocked(msg.Call, meta.Kind)
 	if cancel, ok := g.cancels[msg.Call]; ok {
 		cancel(&Error{Kind: meta.Kind, Message: "the call was ended from outside"})
 	}

@@ -27,7 +27,18 @@ func AfterThaw(hook func(context.Context) error) Option {
 	return func(f *function) { f.hooks.afterThaw = hook }
 }
 
-// Concurrency is the number of calls that a worker runs at once. Default 1.
+// Exit runs a hook when a worker ends that has no more calls. It has some seconds; a worker that is killed runs none.
+func Exit(hook func(context.Context) error) Option {
+	return func(f *function) { f.hooks.exit = hook }
+}
+
+// Rate is how many calls a second each gateway takes, and how many at once after a pause; others are refused with status 429, and
+// the lines of batches and maps wait. A burst of 0 is the calls of a second. Default: any number.
+func Rate(perSecond float64, burst int) Option {
+	return func(f *function) { f.spec.Rate = spec.Rate{PerSecond: perSecond, Burst: burst} }
+}
+
+// Concurrency is the number of calls that a worker runs at once; of a [Batched] function, the number of batches. Default 1.
 func Concurrency(calls int) Option {
 	return func(f *function) { f.spec.Concurrency = calls }
 }

@@ -17,13 +17,22 @@ func reads[In any]() bool {
 	return ok
 }
 
+// streamed tells whether a type is read as it comes, and never held as a whole.
+func streamed[T any]() bool {
+	switch any(new(T)).(type) {
+	case *io.Reader, *io.ReadCloser:
+		return true
+	}
+	return false
+}
+
 // whole is a call's input. One that comes by a stream is read to its end, unless the function reads it itself: then it is nil.
 func (g *guest) whole(ctx context.Context, number uint64, meta wire.Call, input []byte) ([]byte, error) {
 	if meta.Large == 0 {
 		return input, nil
 	}
-	if g.function.reads {
-		return nil, nil
+	if m, err := g.function.method(meta.Method); err != nil || m.reads {
+		return nil, err
 	}
 	conn, err := g.bodies.Open(ctx, number)
 	if err != nil {

@@ -35,6 +35,7 @@ type calls struct {
 	puller  *queue.Puller
 	results *queue.Store
 	guest   *guest
+	batches *batches // nil where each call runs alone
 	beats   *heartbeats
 	ready   time.Time
 
@@ -83,7 +84,8 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	}
 	began := time.Now()
 	end := c.attempt(ctx, d)
-	result.Run = time.Since(began)
+	result.Run = time.Since(began) - end.gathered
+	result.Queued += end.gathered
 	result.Error, result.ContentType, result.Body, result.Yields = end.err, end.contentType, end.body, end.yields
 	result.Payload = end.payload
 	c.record(d, result, end)
@@ -136,6 +138,9 @@ func (c *calls) waited(d *queue.Delivery) (start, queued time.Duration) {
 
 // attempt runs the call in the guest, within its timeout.
 func (c *calls) attempt(ctx context.Context, d *queue.Delivery) outcome {
+	if c.batches != nil {
+		return c.batches.attempt(ctx, d)
+	}
 	if c.suspect(ctx, d) {
 		c.suspects.Lock()
 		defer c.suspects.Unlock()
@@ -168,7 +173,7 @@ func (c *calls) attempt(ctx context.Context, d *queue.Delivery) outcome {
 // suspect calls run alone: their worker died while others ran beside them, and which of them did it is known only of a call
 // that runs alone. One that may be marked counts as marked.
 func (c *calls) suspect(ctx context.Context, d *queue.Delivery) bool {
-	if d.Attempt <= 1+c.task.Config.Retries.Max {
+	if d.Attempt <= c.unmarked() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, loadWait)
@@ -179,6 +184,15 @@ func (c *calls) suspect(ctx context.Context, d *queue.Delivery) bool {
 		return true
 	}
 	return marked
+}
+
+// unmarked is how many attempts of a call are never marked: those that retries allow may end their workers without a doubt on others,
+// but a batch would be ended as a whole each time.
+func (c *calls) unmarked() int {
+	if c.batches != nil {
+		return 1
+	}
+	return 1 + c.task.Config.Retries.Max
 }
 
 // mark makes a call suspect for whoever runs it next.

@@ -59,6 +59,14 @@ type running struct {
 	transfer *transfer
 	done     chan outcome                               // capacity 1: the first outcome counts
 	yield    func(meta wire.Result, value []byte) error // nil when nobody wants the call's values
+	batch    *sync.WaitGroup                            // told when the guest ended the call; nil for one that runs alone
+}
+
+// over tells the call's batch, if it is of one, that the guest has ended it.
+func (r *running) over() {
+	if r.batch != nil {
+		r.batch.Done()
+	}
 }
 
 // outcome is how one attempt ended.
@@ -73,6 +81,8 @@ type outcome struct {
 	yields int
 	// unsent says that the guest was dead before it got the call: whatever killed it, this call did not.
 	unsent bool
+	// gathered is how long the call waited for others of its batch, and for a worker's room for one.
+	gathered time.Duration
 }
 
 // openGuest begins to listen to the guest of a sandbox, which it takes over, and to whoever asks about it.
@@ -186,6 +196,7 @@ func (g *guest) end(number uint64, o outcome) error {
 	}
 	delete(g.calls, number)
 	call.offer(o)
+	call.over()
 	return nil
 }
 
@@ -213,6 +224,7 @@ func (g *guest) die(cause error) {
 	for number, call := range g.calls {
 		delete(g.calls, number)
 		call.offer(outcome{err: death})
+		call.over()
 	}
 }
 
@@ -291,6 +303,11 @@ func (g *guest) only() string {
 // that follows by a stream, nil for most calls.
 func (g *guest) begin(meta wire.Call, input []byte, large *blobs.PayloadReader, yield func(wire.Result, []byte) error) (uint64, *running) {
 	call := &running{id: meta.ID, attempt: meta.Attempt, done: make(chan outcome, 1), yield: yield}
+	return g.send(call, meta, input, large), call
+}
+
+// send is begin for a call that was made already.
+func (g *guest) send(call *running, meta wire.Call, input []byte, large *blobs.PayloadReader) uint64 {
 	g.mu.Lock()
 	g.last++
 	number := g.last
@@ -305,7 +322,8 @@ func (g *guest) begin(meta wire.Call, input []byte, large *blobs.PayloadReader, 
 			_ = large.Close() // read only
 		}
 		call.offer(outcome{err: death, unsent: true})
-		return number, call
+		call.over()
+		return number
 	}
 	if err := g.writer.Write(wire.TypeCall, number, meta, input); err != nil {
 		_ = g.sandbox.Kill() // its input is gone: the reader sees the end and ends the calls
@@ -315,7 +333,7 @@ func (g *guest) begin(meta wire.Call, input []byte, large *blobs.PayloadReader, 
 		call.transfer = g.transfer(number, call, large)
 		g.mu.Unlock()
 	}
-	return number, call
+	return number
 }
 
 // cancel ends a call for its caller at once, and asks the guest to end it too.

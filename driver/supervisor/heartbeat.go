@@ -75,7 +75,7 @@ func (b *heartbeats) now() queue.Heartbeat {
 	beat := queue.Heartbeat{
 		Namespace: w.function.Namespace, App: w.function.App, Function: w.function.Name,
 		Version: w.task.Identity.Version, Alloc: w.task.Identity.Alloc, Node: w.task.Node,
-		State: b.state, Slots: w.task.Config.Concurrency,
+		State: b.state, Slots: w.task.Config.Slots(),
 		Done: w.done.Load(), Failed: w.failed.Load(),
 		Started: b.started, Thawed: b.thawed, Reason: b.reason,
 	}

@@ -44,17 +44,26 @@ func (c *calls) again(ctx context.Context, d *queue.Delivery, end outcome) (time
 	if end.unsent {
 		return 0, true
 	}
-	if failed == nil || failed.Kind == wire.KindInput || failed.Kind == wire.KindPayload || failed.Kind == wire.KindCancelled {
+	if failed == nil {
 		return 0, false
+	}
+	switch failed.Kind {
+	case wire.KindInput, wire.KindPayload, wire.KindCancelled, wire.KindExpired:
+		return 0, false
+	}
+	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
+	if died && c.batches != nil && !c.guest.alone {
+		c.mark(ctx, d)
 	}
 	if d.Try() <= retries.Max && retries.Wants(failed.Kind) {
 		return retries.Delay(d.Try()), true
 	}
-	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
 	if !died || c.guest.alone {
 		return 0, false
 	}
-	c.mark(ctx, d)
+	if c.batches == nil {
+		c.mark(ctx, d)
+	}
 	return 0, true
 }
 
@@ -102,6 +111,23 @@ func (v values) take() func(meta wire.Result, value []byte) error {
 		return nil
 	}
 	return func(meta wire.Result, value []byte) error { return v.Put(meta.ContentType, value) }
+}
+
+// only makes the output of a call that has no other values the one value of it.
+func (v values) only(end outcome) outcome {
+	switch {
+	case v.Yields == nil || end.err != nil:
+		return end
+	case end.payload != nil:
+		return outcome{err: &wire.Error{
+			Kind: wire.KindUser, Type: "output", Message: fmt.Sprintf("a value has %d bytes: use at most %d, or call the function without asking for its values", end.payload.Size, queue.MaxInline),
+		}}
+	}
+	if err := v.Put(end.contentType, end.body); err != nil {
+		return outcome{err: &wire.Error{Kind: wire.KindLost, Message: "the call's value could not be stored: " + err.Error()}}
+	}
+	end.contentType, end.body = "", nil
+	return end
 }
 
 // end waits until the values are stored: whoever reads the result may count on them.

@@ -122,6 +122,7 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 		}
 		return handoff.Exit{}
 	}
+	w.batches = newBatches(&w.calls)
 	w.ready = time.Now()
 	w.event(started.event(w.ready))
 	w.beats.set(queue.StateReady)
@@ -152,14 +153,14 @@ func (w *Worker) abandon(err error) handoff.Exit {
 func failure(err error) handoff.Exit { return handoff.Exit{Code: 1, Reason: err.Error()} }
 
 func (w *Worker) openPuller(ctx context.Context) error {
-	puller, err := queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log, queue.MaxRunning(w.task.Config.MaxRunning))
+	puller, err := queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Slots(), w.log, queue.MaxRunning(w.task.Config.MaxRunning))
 	for err != nil && ctx.Err() == nil { // NATS may still be coming up, or the stream be made
 		w.log.Warn().Err(err).Msg("open queue; trying again")
 		select {
 		case <-time.After(reconnectWait):
 		case <-ctx.Done():
 		}
-		puller, err = queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Concurrency, w.log, queue.MaxRunning(w.task.Config.MaxRunning))
+		puller, err = queue.OpenPuller(ctx, w.nc, w.function, w.task.Config.Slots(), w.log, queue.MaxRunning(w.task.Config.MaxRunning))
 	}
 	w.puller = puller
 	return err
@@ -201,6 +202,7 @@ func (w *Worker) take(ctx context.Context) {
 // drain lets the running calls finish. Nomad's kill_timeout bounds it from outside.
 func (w *Worker) drain(ctx context.Context) handoff.Exit {
 	w.beats.set(queue.StateDraining)
+	w.batches.hurry()
 	finished, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -247,6 +249,7 @@ const othersWait = 10 * time.Second
 // replace ends a worker one of whose calls does not end: the others get some time, then go back to the queue.
 func (w *Worker) replace(ctx context.Context) handoff.Exit {
 	w.beats.set(queue.StateDraining)
+	w.batches.hurry()
 	ctx, cancel := context.WithTimeout(ctx, othersWait)
 	defer cancel()
 	if err := w.puller.Drain(ctx); err != nil {

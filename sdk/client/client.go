@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -95,6 +97,8 @@ type Request struct {
 	Function string
 	// Method of a class; empty for a plain function.
 	Method string
+	// Parameters are the values of a class's parameters: strings, integers, booleans and bytes. See With.
+	Parameters map[string]any
 	// Body and ContentType are the input. Reader, in place of Body, is an input that is sent as it is read: once, so that
 	// a call is not tried again when its gateway is away.
 	Body        []byte
@@ -104,6 +108,17 @@ type Request struct {
 	Key string
 	// Keep is how long the result of a spawned call is kept, at most 7 days. Default 7 days.
 	Keep time.Duration
+}
+
+// With is the request to those workers of a class that were made with the values of its parameters, those of the request among them.
+func (r Request) With(parameters map[string]any) Request {
+	all := maps.Clone(r.Parameters)
+	if all == nil {
+		all = make(map[string]any, len(parameters))
+	}
+	maps.Copy(all, parameters)
+	r.Parameters = all
+	return r
 }
 
 // Response is a call's output.
@@ -151,6 +166,12 @@ func (c *Client) address(request Request, way string) (string, error) {
 	}
 	if request.Method != "" {
 		query.Set("method", request.Method)
+	}
+	for name, value := range request.Parameters {
+		if data, ok := value.([]byte); ok {
+			value = base64.StdEncoding.EncodeToString(data)
+		}
+		query.Set("param."+name, fmt.Sprint(value))
 	}
 	if len(query) > 0 {
 		address += "?" + query.Encode()

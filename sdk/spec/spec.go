@@ -6,6 +6,7 @@
 package spec
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -127,6 +128,15 @@ type Config struct {
 	QueueTimeout Duration `json:"queue_timeout,omitempty"`
 	// CancelOnDisconnect ends a call whose caller goes away instead of waiting for its answer.
 	CancelOnDisconnect bool `json:"cancel_on_disconnect,omitempty"`
+	// Batching gives waiting calls to the guest together. The zero value gives it each call alone.
+	Batching Batching `json:"batching"`
+	// Rate bounds how often the function is called. The zero value bounds nothing.
+	Rate Rate `json:"rate"`
+	// Methods are the names by which a class is called; a call must name one of them. Default none: the function is called itself, and
+	// what a call's method means is the guest's to say.
+	Methods []string `json:"methods,omitempty"`
+	// Parameters are what a class is made with. Each combination of their values that is called has workers of its own.
+	Parameters []Parameter `json:"parameter,omitempty"`
 	// Retries says what happens to a call whose code raised an error or whose worker died.
 	Retries Retries `json:"retries"`
 	// Snapshot freezes the worker after its enter hooks and thaws later workers from it.
@@ -199,7 +209,8 @@ type Scaling struct {
 	Min int `json:"min,omitempty"`
 	// Max workers at most, 1 to 10,000. Default 10.
 	Max int `json:"max,omitempty"`
-	// TargetInflight is the number of calls, waiting and running, that one worker should have. Default: its slots.
+	// TargetInflight is the number of calls, waiting and running, that one worker should have. Default: those that it can run at
+	// once, Config.Slots.
 	TargetInflight int `json:"target_inflight,omitempty"`
 	// Buffer is the number of idle workers kept beyond the need while there is any.
 	Buffer int `json:"buffer,omitempty"`
@@ -240,7 +251,7 @@ func (f Function) WithDefaults() Function {
 	setDefault(&f.Scaling.ScaledownWindow, DefaultScaledownWindow)
 	setDefault(&f.Scaling.ZeroWindow, f.Scaling.ScaledownWindow)
 	f.Config = f.Config.WithDefaults()
-	setDefault(&f.Scaling.TargetInflight, f.Concurrency)
+	setDefault(&f.Scaling.TargetInflight, f.Slots())
 	return f
 }
 
@@ -257,6 +268,9 @@ func (c Config) WithDefaults() Config {
 	}
 	setDefault(&c.Concurrency, DefaultConcurrency)
 	setDefault(&c.MaxPending, DefaultMaxPending)
+	if c.Rate.PerSecond > 0 {
+		setDefault(&c.Rate.Burst, max(1, int(math.Ceil(min(c.Rate.PerSecond, MaxRate)))))
+	}
 	setDefault(&c.Retries.Backoff, 2)
 	setDefault(&c.Retries.Initial, Duration(time.Second))
 	setDefault(&c.Retries.MaxDelay, Duration(time.Minute))

@@ -56,7 +56,7 @@ func (f Function) Validate() error {
 	var c checker
 	c.name("namespace", f.Namespace)
 	c.name("app", f.App)
-	c.name("name", f.Name)
+	checkFunctionName(&c, f)
 	c.printable("version", f.Version, 128)
 	if f.Build != nil {
 		c.fail("build", f.Build.File, "remove it: a function runs an image that was built before, by its reference in image")
@@ -67,6 +67,9 @@ func (f Function) Validate() error {
 	c.env(f.Env)
 	c.resources(f.Resources)
 	c.scaling(f.Scaling)
+	if len(f.Parameters) > 0 && f.Scaling.Min > 0 && !f.IsPool() {
+		c.fail("scaling.min", f.Scaling.Min, "use 0: a function with parameters has workers for each combination of values, once it is called")
+	}
 	return c.result()
 }
 
@@ -137,6 +140,10 @@ func (c *checker) config(cfg Config) {
 		c.fail("max_running", cfg.MaxRunning, "use 1 or more, or 0 for no bound")
 	}
 	c.duration("queue_timeout", cfg.QueueTimeout, 0, 7*MaxTimeout)
+	checkBatching(c, cfg)
+	checkRate(c, cfg.Rate)
+	checkMethods(c, cfg.Methods)
+	checkParameters(c, cfg.Parameters)
 	c.retries(cfg.Retries)
 	c.network(cfg.Network)
 	c.container(cfg)

@@ -16,6 +16,7 @@
 //
 // A session: the host sends Hello; the guest answers Welcome, runs its load hooks and sends Ready (or Failed). From then
 // on calls run concurrently: Call, then any number of Log and Yield, then one Result or Failure. Cancel asks for an early end.
+// Calls with the same Batch are run together and answered one by one; a guest that does not know of batches may run each alone.
 // Freeze makes the guest quiesce and answer Frozen; it then does nothing until Thawed, sent to the original and to every
 // copy, which the guest answers with Ready after its thaw hooks. Drain lets calls finish and ends with Drained and exit.
 //
@@ -208,8 +209,20 @@ type Call struct {
 	Stream bool `json:"stream,omitempty"`
 	// Large is the size of an input in bytes that comes by a stream, in place of a payload; 0 for one that does not.
 	Large int64 `json:"large,omitempty"`
+	// Batch says which calls belong together, where the function takes them so.
+	Batch *Batch `json:"batch,omitempty"`
 	// HTTP makes the call a request for a guest that has a server; the input is its body.
 	HTTP *Request `json:"http,omitempty"`
+}
+
+// Batch is calls that the guest runs together: it waits until it has all of them, which come one after the other, and answers each by
+// its own Result or Failure. Cancel comes for each; as long as one is wanted the others' work goes on, and cancelled ones are
+// answered too.
+type Batch struct {
+	// Number tells the batches of a session apart.
+	Number uint64 `json:"number"`
+	// Size is how many calls it has.
+	Size int `json:"size"`
 }
 
 // Request is the head of an HTTP request.

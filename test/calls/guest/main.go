@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 	"os"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	freshet "github.com/freshet-dev/freshet/sdk"
@@ -21,8 +23,74 @@ func main() {
 	freshet.Func(app, "poison", poison, freshet.Scale(0, 1), window)
 	freshet.Func(app, "flaky", flaky, freshet.Retries(2, 200*time.Millisecond, 2), freshet.Scale(0, 1), window)
 	freshet.Generate(app, "count", count, freshet.Concurrency(4), freshet.Scale(0, 1), window)
+	freshet.Batched(app, "together", 4, 300*time.Millisecond, together, freshet.Timeout(3*time.Second), freshet.Scale(0, 1), window)
+	freshet.Batched(app, "patient", 100, 10*time.Minute, together, freshet.Scale(0, 1), window)
+	freshet.Batched(app, "wide", 3, 500*time.Millisecond, wide, freshet.Scale(0, 1), window)
+	class := freshet.Class[greeter](app, "greeter", freshet.Concurrency(4), freshet.Scale(0, 1), window)
+	freshet.Method(class, "greet", (*greeter).greet)
+	freshet.Method(class, "count", (*greeter).count)
 	app.Main()
 }
+
+// work is an input of a batch, done what it says after a pause.
+type work struct {
+	Do     string
+	Millis int
+}
+
+// together does the work of a batch and says for each how many there were.
+func together(ctx context.Context, batch []work) ([]int, error) {
+	sizes, each := make([]int, len(batch)), make(freshet.ItemErrors, len(batch))
+	failed := false
+	for i, one := range batch {
+		sizes[i] = len(batch)
+		if _, err := sleep(ctx, one.Millis); err != nil {
+			return nil, err
+		}
+		switch one.Do {
+		case "die":
+			os.Exit(7)
+		case "fail":
+			each[i], failed = errors.New("as asked"), true
+		case "lose":
+			return sizes[1:], nil
+		}
+	}
+	if failed {
+		return sizes, each
+	}
+	return sizes, nil
+}
+
+// wide gives back what it gets, and behind it how many calls there were.
+func wide(_ context.Context, batch [][]byte) ([][]byte, error) {
+	for i := range batch {
+		batch[i] = append(batch[i], byte('0'+len(batch)))
+	}
+	return batch, nil
+}
+
+// greeter is a class whose workers are made with a greeting.
+type greeter struct {
+	Greeting string `param:"greeting" default:"hello"`
+	Times    int    `param:"times"    default:"1"`
+
+	prefix string
+	calls  atomic.Int64
+}
+
+func (g *greeter) Enter(context.Context) error {
+	g.prefix = strings.Repeat(g.Greeting+" ", g.Times)
+	return nil
+}
+
+func (g *greeter) greet(_ context.Context, who string) (string, error) {
+	g.calls.Add(1)
+	return g.prefix + who, nil
+}
+
+// count is how many calls to greet came to this worker.
+func (g *greeter) count(context.Context, string) (int64, error) { return g.calls.Load(), nil }
 
 func echo(_ context.Context, in []byte) ([]byte, error) { return in, nil }
 
