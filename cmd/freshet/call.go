@@ -19,7 +19,7 @@ import (
 
 type callOptions struct {
 	addr, namespace, file, contentType string
-	verbose                            bool
+	verbose, asJSON                    bool
 	timeout                            time.Duration
 }
 
@@ -53,6 +53,7 @@ the call itself ended in an error, which is printed.`,
 	cmd.Flags().StringVar(&o.contentType, "content-type", "", "content type of the input (default: application/json where it looks like it, else text/plain)")
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "say where the time went")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "give up waiting after this time (default: never)")
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON: output or error, and where the time went")
 	return cmd
 }
 
@@ -104,32 +105,6 @@ func guessType(given string, input []byte) string {
 	return "text/plain; charset=utf-8"
 }
 
-// callFailed is a call that ended in an error of its own.
-type callFailed struct{ cause *client.Error }
-
-func (c *callFailed) Error() string { return c.cause.Error() }
-
-func (c *callFailed) Unwrap() error { return c.cause }
-
-func (c *callFailed) print(out io.Writer) {
-	fmt.Fprintf(out, "Call failed (%s): %v\n", c.cause.Fault.Kind, c.cause)
-	if c.cause.Fault.Traceback != "" {
-		fmt.Fprintf(out, "\n%s\n", strings.TrimSpace(c.cause.Fault.Traceback))
-	}
-	if c.cause.Call != "" {
-		fmt.Fprintf(out, "Its id is %s.\n", c.cause.Call)
-	}
-}
-
-// failed makes a call's own error one with an exit code of its own.
-func failed(err error) error {
-	var own *client.Error
-	if errors.As(err, &own) {
-		return &callFailed{own}
-	}
-	return err
-}
-
 func call(cmd *cobra.Command, env environment, request client.Request, o callOptions) error {
 	c, err := env.client(o.addr, client.Namespace(o.namespace), client.Patience(10*time.Second))
 	if err != nil {
@@ -144,7 +119,10 @@ func call(cmd *cobra.Command, env environment, request client.Request, o callOpt
 	began := time.Now()
 	response, output, err := c.Open(ctx, request)
 	if err != nil {
-		return failed(err)
+		return failedCall(cmd, late(ctx, err, o.timeout), o.asJSON)
+	}
+	if o.asJSON {
+		return printResponse(cmd.OutOrStdout(), response, output)
 	}
 	if err := printOutput(cmd, output); err != nil {
 		return err

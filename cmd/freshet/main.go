@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,54 +13,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes: 1 is a failure, 2 a wrong command line, and an error of a call or a build itself gets one of its own, so that scripts can
-// tell.
-const (
-	exitFailure = 1
-	exitUsage   = 2
-	exitCall    = 3
-)
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := newRoot(newEnvironment()).ExecuteContext(ctx)
 	stop()
 	os.Exit(report(err))
 }
-
-// report prints the error for people and picks the exit code.
-func report(err error) int {
-	var usage *usageError
-	var call *callFailed
-	var build *buildFailed
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &call):
-		call.print(os.Stderr)
-		return exitCall
-	case errors.As(err, &build):
-		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
-		return exitCall
-	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "Error: %v\n\nRun '%s --help' for how it is used.\n", err, usage.command)
-		return exitUsage
-	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, "Interrupted.")
-		return 128 + int(syscall.SIGINT)
-	}
-	fmt.Fprintf(os.Stderr, "Error: %v\n", err)
-	return exitFailure
-}
-
-// usageError is a wrong command line.
-type usageError struct {
-	command string
-	err     error
-}
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
 
 func newRoot(env environment) *cobra.Command {
 	root := &cobra.Command{
@@ -105,7 +62,7 @@ A first round, on one machine:
 		cmd.GroupID = "part"
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(newVersion())
+	root.AddCommand(newVersion(), newReference())
 	return root
 }
 

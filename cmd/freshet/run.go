@@ -58,6 +58,7 @@ not touched. Without FUNCTION the app must have one only. Exit code 3 says that 
 	cmd.Flags().StringVar(&o.contentType, "content-type", "", "content type of the input (default: application/json where it looks like it, else text/plain)")
 	cmd.Flags().StringVar(&o.method, "method", "", "method of a class")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "give up waiting after this time (default: never)")
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON: output or error, and where the time went")
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "say where the time went")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "do not print the logs")
 	return cmd
@@ -98,9 +99,13 @@ func run(cmd *cobra.Command, env environment, source, function string, request c
 	response, output, err := calls.Open(ctx, request)
 	if err != nil {
 		t.drain(ctx)
-		return failed(err)
+		return failedCall(cmd, late(ctx, err, o.timeout), o.asJSON)
 	}
-	err = printOutput(cmd, output)
+	if o.asJSON {
+		err = printResponse(cmd.OutOrStdout(), response, output)
+	} else {
+		err = printOutput(cmd, output)
+	}
 	took := time.Since(began)
 	t.drain(ctx)
 	if o.verbose && err == nil {

@@ -10,9 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/test/clustertest"
 )
 
@@ -63,8 +65,9 @@ func variables(t *testing.T) []string {
 	}
 	return []string{
 		"PATH=" + shared.Bin + string(filepath.ListSeparator) + os.Getenv("PATH"),
-		"FRESHET_STATE=" + shared.Dir,
+		"FRESHET_STATE=" + shared.Dir, "STATE=" + shared.Dir,
 		"FRESHET_CACHE=" + filepath.Join(t.TempDir(), "cache"),
+		"FRESHET_NOMAD=" + os.Getenv("FRESHET_NOMAD"), "FRESHET_RUNSC=" + os.Getenv("FRESHET_RUNSC"),
 		"GOPROXY=off", "GOFLAGS=", "GOWORK=off",
 		"GOCACHE=" + goSetting(t, "GOCACHE"), "GOMODCACHE=" + goSetting(t, "GOMODCACHE"),
 		"HOME=" + os.Getenv("HOME"),
@@ -78,34 +81,52 @@ func variables(t *testing.T) []string {
 // TestScripts runs testdata/*.txtar. Beside the usual commands of such scripts there is
 //
 //	exits CODE COMMAND...   runs a command that must end with this code
+//	until CODE COMMAND...   runs a command again and again until it does
 func TestScripts(t *testing.T) {
 	vars := variables(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
 		RequireUniqueNames: true,
+		ContinueOnError:    true,
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars, vars...)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
 	})
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, got := codes(ts, neg, args)
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	for deadline := time.Now().Add(eventually.Patience); ; {
+		want, got := codes(ts, neg, args)
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("exit code %d, never %d", got, want)
+		}
+	}
+}
+
+// codes runs a command and returns the exit code that is wanted and the one that it has.
+func codes(ts *testscript.TestScript, neg bool, args []string) (want, got int) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND...")
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	err = ts.Exec(args[1], args[2:]...)
-	got := 0
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		got = exit.ExitCode()
-	} else if err != nil {
-		ts.Fatalf("%v", err)
+		return want, exit.ExitCode()
 	}
-	if got != want {
-		ts.Fatalf("exit code %d, want %d", got, want)
-	}
+	ts.Check(err)
+	return want, 0
 }
