@@ -15,6 +15,8 @@ import (
 type lineReader struct {
 	scanner *bufio.Scanner
 	number  int64
+	// known is how many of the next inputs may be left empty, because their ends are known.
+	known int64
 }
 
 func newLineReader(body io.Reader) *lineReader {
@@ -23,14 +25,18 @@ func newLineReader(body io.Reader) *lineReader {
 	return &lineReader{scanner: scanner}
 }
 
-// next is the next input, a copy of its own; io.EOF after the last one. A line that is no JSON is a problem about that line, after
-// which reading may go on; any other error ends the reading.
+// next is the next input, a copy of its own, nil where it is left empty; io.EOF after the last one. A line that is no JSON is a problem
+// about that line, after which reading may go on; any other error ends the reading.
 func (l *lineReader) next() ([]byte, error) {
 	for l.scanner.Scan() {
 		l.number++
 		line := bytes.TrimSpace(l.scanner.Bytes())
-		if len(line) == 0 {
+		if len(line) == 0 && l.known <= 0 {
 			continue
+		}
+		l.known--
+		if len(line) == 0 {
+			return nil, nil
 		}
 		if !json.Valid(line) {
 			return nil, &lineError{badInput(fmt.Sprintf("body: line %d", l.number), string(line), "write one JSON value a line")}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,6 +38,8 @@ type mapped struct {
 	Bytes int64       `json:"output_bytes,omitempty"`
 	URL   string      `json:"output_url,omitempty"`
 	Error *wire.Error `json:"error,omitempty"`
+
+	unsaid bool // it is not written: the client has read it, or it is not known
 }
 
 // mapEnd is the last line: without it the answer was cut off.
@@ -67,18 +70,21 @@ type mapping struct {
 	batch   string
 	first   int64 // index of the first input
 	ordered bool
-	stop    bool // at the first error
-	again   bool // earlier requests may have published the same inputs
+	stop    bool  // at the first error
+	again   bool  // earlier requests may have published the same inputs
+	sent    int64 // those from this index on were in none
 
 	slots   chan struct{}
 	ends    chan mapped
 	running sync.WaitGroup
 	inputs  int64
 	readErr error
+	cut     atomic.Bool // the gateway stops, and inputs or ends are left out
 }
 
 // handleMap calls the function once for each line of the body and streams the ends of the calls back while it reads. Whoever loses
-// the connection goes on with the same batch from the first index that is missing: inputs that ran are not run again.
+// the connection goes on with the same batch from the first index that is missing: inputs that ran are not run again. With sent, the
+// inputs before it may be left empty where their ends were read; those from it on were in no request before.
 func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 	m, err := c.openMap(r)
 	if err != nil {
@@ -117,7 +123,7 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *caller) openMap(r *http.Request) (*mapping, error) {
-	t, err := c.prepare(r, "batch", "from", "window", "order", "on_error")
+	t, err := c.prepare(r, "batch", "from", "sent", "window", "order", "on_error")
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +139,9 @@ func (c *caller) openMap(r *http.Request) (*mapping, error) {
 	if m.first, err = number(query, "from", 0, 0, queue.MaxInputs-1); err != nil {
 		return nil, err
 	}
+	if m.sent, err = number(query, "sent", queue.MaxInputs, m.first, queue.MaxInputs); err != nil {
+		return nil, err
+	}
 	if m.ordered, err = choice(query.Get("order"), "order", "finished", "input"); err != nil {
 		return nil, err
 	}
@@ -142,6 +151,8 @@ func (c *caller) openMap(r *http.Request) (*mapping, error) {
 	switch {
 	case m.batch == "" && m.first > 0:
 		return nil, badInput("query parameter from", query.Get("from"), "name the batch too, or begin with input 0")
+	case m.batch == "" && query.Has("sent"):
+		return nil, badInput("query parameter sent", query.Get("sent"), "name the batch too: no input of a new one was sent before")
 	case m.batch == "":
 		m.batch = queue.NewBatch(t.began)
 	default:
@@ -169,13 +180,16 @@ func (m *mapping) read(ctx context.Context, body io.Reader) {
 	defer close(m.ends)
 	defer m.running.Wait()
 	lines := newLineReader(body)
+	if m.sent < queue.MaxInputs {
+		lines.known = m.sent - m.first
+	}
 	for index := m.first; ; index++ {
 		select {
 		case m.slots <- struct{}{}:
 		case <-ctx.Done():
 			return
 		case <-m.stopped:
-			m.readErr = unavailable("this gateway stops; go on with the batch", nil)
+			m.cut.Store(true)
 			return
 		}
 		line, err := lines.next()
@@ -191,6 +205,10 @@ func (m *mapping) read(ctx context.Context, body io.Reader) {
 			return
 		default:
 			m.inputs++
+			if line == nil {
+				m.ends <- mapped{Index: index, unsaid: true}
+				continue
+			}
 			m.running.Go(func() { m.ends <- m.call(ctx, index, line) })
 		}
 	}
@@ -200,9 +218,9 @@ func (m *mapping) read(ctx context.Context, body io.Reader) {
 func (m *mapping) call(ctx context.Context, index int64, input []byte) mapped {
 	own := call{stats: m.stats, envelope: m.envelope()}
 	e := &own.envelope
-	e.Call, e.Body, e.Again = queue.CallOfInput(m.batch, index), input, m.again
+	e.Call, e.Body, e.Again = queue.CallOfInput(m.batch, index), input, m.again && index < m.sent
 	e.ContentType, e.IdempotencyKey, e.Keep = "application/json", "", keepKeyed
-	if m.again {
+	if e.Again {
 		if result, err := m.awaitStored(ctx, e.Call, 0); err == nil { // it ended in an earlier request: no worker is needed
 			return newMapped(index, result)
 		}
@@ -225,7 +243,8 @@ func (m *mapping) call(ctx context.Context, index int64, input []byte) mapped {
 		case <-time.After(mapPause):
 		case <-ctx.Done():
 		case <-m.stopped:
-			return mapped{Index: index, Call: e.Call, Error: &wire.Error{Kind: p.Kind, Message: p.Message}}
+			m.cut.Store(true)
+			return mapped{Index: index, unsaid: true}
 		}
 	}
 }
@@ -238,6 +257,9 @@ func (m *mapping) write(ctx context.Context, cancel context.CancelFunc, w io.Wri
 	end := mapEnd{Done: true, Batch: m.batch}
 	emit := func(line mapped) error {
 		<-m.slots
+		if line.unsaid {
+			return nil
+		}
 		if line.Error != nil {
 			end.Failed++
 			if m.stop && !end.Stopped {
@@ -277,6 +299,9 @@ func (m *mapping) write(ctx context.Context, cancel context.CancelFunc, w io.Wri
 		return ctx.Err()
 	}
 	end.Inputs = m.inputs
+	if m.cut.Load() {
+		m.readErr = unavailable("this gateway stops; go on with the batch", m.readErr)
+	}
 	if m.readErr != nil {
 		end.Done, end.Error = false, asProblem(m.readErr)
 	}

@@ -22,6 +22,7 @@ func parameterTexts() map[string]string {
 		"stream":    "true keeps the values that the call yields",
 		"batch":     "Batch to go on with",
 		"from":      "Index of the first input",
+		"sent":      "Index after the last input that was sent before: those before it may be left empty where their ends are known",
 		"window":    "Calls in flight, 1 to 4096",
 		"order":     "finished or input",
 		"on_error":  "continue or stop",

@@ -25,7 +25,7 @@ const maxLine = 1<<20 + 2
 type mapOptions struct {
 	addr, namespace, input, output string
 	concurrency                    int
-	quiet                          bool
+	quiet, ordered                 bool
 }
 
 func newMap(env environment) *cobra.Command {
@@ -34,7 +34,8 @@ func newMap(env environment) *cobra.Command {
 		Use:   "map APP.FUNCTION --input FILE.ndjson",
 		Short: "Call a function once for each line of a file",
 		Long: `Calls a function once for each line of the input and prints a line of JSON for each call as it ends: its index, and its
-output or its error. Items that fail do not end the others; exit code 3 says that some failed.`,
+output or its error. Items that fail do not end the others; exit code 3 says that some failed. A connection that breaks is no end: the
+map goes on where it was.`,
 		Example:           `  freshet map gosearch.search --input examples/gosearch/queries.ndjson --output results.ndjson`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeFunction(env),
@@ -55,6 +56,7 @@ output or its error. Items that fail do not end the others; exit code 3 says tha
 	cmd.Flags().StringVarP(&o.input, "input", "i", "", "file with one input a line, or - for standard input")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "file for the results, or - for standard output")
 	cmd.Flags().IntVarP(&o.concurrency, "concurrency", "c", 64, "calls in flight")
+	cmd.Flags().BoolVar(&o.ordered, "ordered", false, "print the results in the order of the inputs")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 	return cmd
 }
@@ -105,8 +107,14 @@ func mapLines(cmd *cobra.Command, c *client.Client, function string, lines *line
 	bar := newBar(cmd.ErrOrStderr(), lines.count, o.quiet)
 	var summary mapSummary
 	encoder := json.NewEncoder(results)
-	request := client.Request{Function: function, ContentType: "application/json"}
-	for item := range c.Map(cmd.Context(), request, lines.all(), o.concurrency) {
+	items := c.MapUnordered
+	if o.ordered {
+		items = c.Map
+	}
+	for item, err := range items(cmd.Context(), client.Request{Function: function}, lines.all(), o.concurrency) {
+		if err != nil {
+			return summary, errors.Join(err, lines.err, lines.close())
+		}
 		summary.done++
 		if item.Err != nil {
 			summary.failed++
@@ -127,8 +135,6 @@ func lineOf(item client.Item) mapLine {
 	switch {
 	case errors.As(item.Err, &failed):
 		line.Error = &failed.Fault
-	case item.Err != nil:
-		line.Error = &wire.Error{Kind: wire.KindLost, Message: item.Err.Error()}
 	case json.Valid(item.Response.Body):
 		line.Output = bytes.TrimSpace(item.Response.Body)
 	default:

@@ -2,8 +2,6 @@ package client_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/sdk/client"
-	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
 // gateway answers as a gateway does; handle is given the number of the request, from 1.
@@ -130,52 +127,5 @@ func TestPatienceAndContextEndTheTrying(t *testing.T) {
 	cancel()
 	if _, err := client.New("http://127.0.0.1:1").Do(ctx, client.Request{Function: "app.f"}); err == nil {
 		t.Error("called with a context that is over")
-	}
-}
-
-func TestMapAnswersEachInputOnce(t *testing.T) {
-	var most, now atomic.Int64
-	c := gateway(t, func(w http.ResponseWriter, r *http.Request, _ int64) {
-		most.Store(max(most.Load(), now.Add(1)))
-		defer now.Add(-1)
-		body, _ := io.ReadAll(r.Body)
-		if string(body) == "7" {
-			fail(w, http.StatusInternalServerError, `{"error":{"kind":"user","message":"seven"}}`)
-			return
-		}
-		_, _ = w.Write(body)
-	})
-	inputs := func(yield func([]byte) bool) {
-		for i := range 100 {
-			if !yield([]byte(fmt.Sprint(i))) {
-				return
-			}
-		}
-	}
-	seen := make(map[int]bool)
-	for item := range c.Map(t.Context(), client.Request{Function: "app.f"}, inputs, 4) {
-		if seen[item.Index] {
-			t.Errorf("item %d twice", item.Index)
-		}
-		seen[item.Index] = true
-		if item.Index == 7 {
-			if client.KindOf(item.Err) != wire.KindUser {
-				t.Errorf("item 7: %v", item.Err)
-			}
-			continue
-		}
-		var got int
-		if err := json.Unmarshal(item.Response.Body, &got); err != nil || item.Err != nil || got != item.Index {
-			t.Errorf("item %d: %d, %v, %v", item.Index, got, err, item.Err)
-		}
-	}
-	if len(seen) != 100 || most.Load() > 4 {
-		t.Errorf("%d items, %d at once", len(seen), most.Load())
-	}
-	count := 0
-	for range c.Map(t.Context(), client.Request{Function: "app.f"}, inputs, 4) {
-		if count++; count == 3 {
-			break // must not hang
-		}
 	}
 }
