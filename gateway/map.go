@@ -86,13 +86,13 @@ type mapping struct {
 // the connection goes on with the same batch from the first index that is missing: inputs that ran are not run again. With sent, the
 // inputs before it may be left empty where their ends were read; those from it on were in no request before.
 func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
-	m, err := c.openMap(r)
-	if err != nil {
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) { // HTTP/2 always is
 		c.refuse(w, r, err)
 		return
 	}
-	control := http.NewResponseController(w)
-	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) { // HTTP/2 always is
+	m, err := c.openMap(r) // refused at once: the rest of the body may wait for the answer
+	if err != nil {
 		c.refuse(w, r, err)
 		return
 	}

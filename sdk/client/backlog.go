@@ -76,16 +76,15 @@ func (b *backlog) close() {
 	b.changed.Broadcast()
 }
 
-// upload is a request's body: a line for each input from the first that is not answered, left empty where one is. It has no line
-// before start, and end ends it, whoever reads.
+// upload is a request's body: a line for each input from the first that is not answered, left empty where one is. end ends it,
+// whoever reads.
 type upload struct {
 	*backlog
 	from int // index of the first line
 	sent int // index after the last input that was taken before
 	at   int
 	rest []byte // of the line that did not fit into a read
-
-	started, over bool // guarded by mu
+	over bool   // guarded by mu
 }
 
 func (b *backlog) upload() *upload {
@@ -96,13 +95,6 @@ func (b *backlog) upload() *upload {
 		from = min(from, index)
 	}
 	return &upload{backlog: b, from: from, sent: b.next, at: from}
-}
-
-func (u *upload) start() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.started = true
-	u.changed.Broadcast()
 }
 
 // end ends the reading.
@@ -117,7 +109,7 @@ func (u *upload) end() {
 func (u *upload) Read(into []byte) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for (!u.started || len(u.rest) == 0 && u.at == u.next && !u.ended) && !u.over {
+	for len(u.rest) == 0 && u.at == u.next && !u.ended && !u.over {
 		u.changed.Wait()
 	}
 	if u.over {

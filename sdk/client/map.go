@@ -76,8 +76,7 @@ type mapping struct {
 	backlog *backlog
 	feeding sync.WaitGroup
 	yield   func(Item, error) bool
-	batch   string // names the map to any gateway, once one has answered
-	upload  *upload
+	batch   string // names the map to any gateway
 }
 
 // steady is how long a connection has to live to count as no failure.
@@ -112,52 +111,89 @@ func (m *mapping) run(ctx context.Context) error {
 func (m *mapping) connection(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var response *http.Response
-	_, err := m.again(ctx, func() (_ Response, wait time.Duration, err error) {
-		response, wait, err = m.begin(ctx)
-		return Response{}, wait, err
+	if m.batch == "" {
+		if err := m.name(ctx); err != nil {
+			return 0, err
+		}
+		m.feeding.Go(func() { m.backlog.feed(m.inputs) })
+	}
+	var upload *upload
+	response, err := m.insist(ctx, func() Request {
+		if upload != nil {
+			upload.end()
+		}
+		upload = m.backlog.upload()
+		return Request{Reader: upload}
 	})
+	if upload != nil {
+		defer upload.end()
+	}
 	if err != nil {
 		return 0, err
 	}
-	defer m.upload.end()
 	defer func() { _ = response.Body.Close() }() // read as far as it goes
-	if m.batch == "" {                           // inputs are taken only for a map that there is
-		m.feeding.Go(func() { m.backlog.feed(m.inputs) })
-	}
-	m.batch = response.Header.Get("Freshet-Batch")
-	m.upload.start()
 	return m.read(ctx, response)
 }
 
-// begin sends the request's head: inputs follow only when the gateway has named the batch, so that none runs in a map that cannot be
-// gone on with.
-func (m *mapping) begin(ctx context.Context) (*http.Response, time.Duration, error) {
+// name has the gateway begin a batch by a map of nothing: then no input runs in a map that cannot be gone on with, and what is wrong
+// with the request is known before an input is taken.
+func (m *mapping) name(ctx context.Context) error {
+	response, err := m.insist(ctx, func() Request { return Request{} })
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return fmt.Errorf("%w: %w", errCutOff, err)
+	}
+	if m.batch = response.Header.Get("Freshet-Batch"); m.batch == "" {
+		return errors.New("the gateway did not name the batch")
+	}
+	return nil
+}
+
+// beginWait is how long a gateway may take to answer that it takes a map.
+const beginWait = 30 * time.Second
+
+// insist sends a request until a gateway takes it or the patience is over.
+func (m *mapping) insist(ctx context.Context, body func() Request) (*http.Response, error) {
+	var response *http.Response
+	_, err := m.again(ctx, func() (_ Response, wait time.Duration, err error) {
+		response, wait, err = m.begin(ctx, body())
+		return Response{}, wait, err
+	})
+	return response, err
+}
+
+// begin sends a request once; the ends are still to be read.
+func (m *mapping) begin(ctx context.Context, request Request) (*http.Response, time.Duration, error) {
 	address, err := m.address(m.request, "map")
 	if err != nil {
 		return nil, final, err
 	}
-	m.upload = m.backlog.upload()
 	query := url.Values{"window": {strconv.Itoa(m.window)}, "order": {m.order}}
-	if m.batch != "" {
+	if upload, ok := request.Reader.(*upload); ok {
 		query.Set("batch", m.batch)
-		query.Set("from", strconv.Itoa(m.upload.from))
-		query.Set("sent", strconv.Itoa(m.upload.sent))
+		query.Set("from", strconv.Itoa(upload.from))
+		query.Set("sent", strconv.Itoa(upload.sent))
 	}
 	separator := "?"
 	if strings.Contains(address, separator) {
 		separator = "&"
 	}
-	request := Request{Function: m.request.Function, Reader: m.upload, ContentType: "application/x-ndjson"}
+	ctx, cancel := context.WithCancel(ctx)
+	impatient := time.AfterFunc(beginWait, cancel)
+	request.Function, request.ContentType = m.request.Function, "application/x-ndjson"
 	httpRequest, err := m.newRequest(ctx, http.MethodPost, address+separator+query.Encode(), request)
 	if err != nil {
+		cancel()
 		return nil, final, err
 	}
 	response, err := m.http.Do(httpRequest)
-	if err == nil && response.StatusCode == http.StatusOK {
-		return response, 0, nil
+	if err == nil && response.StatusCode == http.StatusOK && impatient.Stop() {
+		return response, 0, nil // it ends with the context that it was given
 	}
-	m.upload.end()
+	defer cancel()
 	if err != nil {
 		return nil, 0, err
 	}

@@ -48,7 +48,11 @@ func (m *mapper) handle(w http.ResponseWriter, r *http.Request, _ int64) {
 	query := r.URL.Query()
 	from, _ := strconv.Atoi(query.Get("from")) // 0 in the first request
 	sent, _ := strconv.Atoi(query.Get("sent"))
-	if r.URL.Path != "/v1/functions/app/f/map" || query.Get("namespace") != "prod" || from > 0 && query.Get("batch") != m.batch {
+	if !query.Has("batch") {
+		m.begin(w)
+		return
+	}
+	if r.URL.Path != "/v1/functions/app/f/map" || query.Get("namespace") != "prod" || query.Get("batch") != m.batch {
 		m.t.Errorf("request %s", r.URL)
 	}
 	control := http.NewResponseController(w)
@@ -77,6 +81,12 @@ func (m *mapper) handle(w http.ResponseWriter, r *http.Request, _ int64) {
 		}
 		_ = control.Flush()
 	}
+	fmt.Fprintln(w, `{"done":true}`)
+}
+
+// begin answers a map of nothing.
+func (m *mapper) begin(w http.ResponseWriter) {
+	w.Header().Set("Freshet-Batch", m.batch)
 	fmt.Fprintln(w, `{"done":true}`)
 }
 
@@ -231,7 +241,10 @@ func FuzzInputsOfMapsAreLines(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		m := &mapper{t: t, batch: "b1", begun: make(map[int]string)}
 		c := gateway(t, func(w http.ResponseWriter, r *http.Request, _ int64) {
-			w.Header().Set("Freshet-Batch", "b1")
+			if !r.URL.Query().Has("batch") {
+				m.begin(w)
+				return
+			}
 			_ = http.NewResponseController(w).EnableFullDuplex()
 			_ = http.NewResponseController(w).Flush()
 			count := 0
