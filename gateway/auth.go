@@ -46,6 +46,12 @@ func may(ctx context.Context, f queue.Function) bool {
 	return !known || who.token.covers(f)
 }
 
+// turnAway refuses a request at once: the rest of its body, which the server would read first, may wait for the answer.
+func (g *guard) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always is
+	g.refuse(w, r, err)
+}
+
 // need wraps a handler that the verb is needed for.
 func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
 	if !g.on {
@@ -55,20 +61,20 @@ func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
 		t, err := g.recognise(r)
 		if err != nil {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="freshet"`)
-			g.refuse(w, r, err)
+			g.turnAway(w, r, err)
 			return
 		}
 		if !slices.Contains(t.Verbs, v) {
-			g.refuse(w, r, forbidden("the token does not allow to "+string(v)+" here"))
+			g.turnAway(w, r, forbidden("the token does not allow to "+string(v)+" here"))
 			return
 		}
 		f := asked(r)
 		if byID := r.PathValue("id") != ""; !byID && v != verbAdmin && !t.covers(f) { // handlers check what an id names
-			g.refuse(w, r, forbidden("the token is not for all that is asked for: name a namespace and a function that it is for"))
+			g.turnAway(w, r, forbidden("the token is not for all that is asked for: name a namespace and a function that it is for"))
 			return
 		}
 		if wait, ok := t.limit(time.Now()); !ok {
-			g.refuse(w, r, &problem{Kind: kindQueueFull, Message: "the token's rate is used up; try again later", retryAfter: wait})
+			g.turnAway(w, r, &problem{Kind: kindQueueFull, Message: "the token's rate is used up; try again later", retryAfter: wait})
 			return
 		}
 		next(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identity{t})))

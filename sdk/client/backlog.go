@@ -4,6 +4,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"time"
 )
 
 // backlog holds the inputs of a map from when they are taken until they are answered, at most so many: what a broken connection has
@@ -105,12 +106,16 @@ func (u *upload) end() {
 	u.changed.Broadcast()
 }
 
-// Read reads as many lines as there are, and waits only for the first.
+// idle is how long a request's body says nothing.
+const idle = time.Second
+
+// Read reads as many lines as there are, and waits only for the first. When none comes for a while it is an empty line, which counts for
+// nothing: a write tells net/http of a connection that is broken, and it gives up no request while it reads a body.
 func (u *upload) Read(into []byte) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for len(u.rest) == 0 && u.at == u.next && !u.ended && !u.over {
-		u.changed.Wait()
+	if !u.await(time.Now().Add(idle)) {
+		return copy(into, "\n"), nil
 	}
 	if u.over {
 		return 0, io.ErrClosedPipe
@@ -128,4 +133,20 @@ func (u *upload) Read(into []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// await waits until there is something to read; false when there is nothing by the given time.
+func (u *upload) await(until time.Time) bool {
+	var late *time.Timer
+	for len(u.rest) == 0 && u.at == u.next && !u.ended && !u.over {
+		switch now := time.Now(); {
+		case late == nil:
+			late = time.AfterFunc(until.Sub(now), u.changed.Broadcast)
+			defer late.Stop()
+		case !now.Before(until):
+			return false
+		}
+		u.changed.Wait()
+	}
+	return true
 }

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,8 +70,11 @@ func TestBytesAndTextTravelAsTheyAre(t *testing.T) {
 }
 
 func TestAwayAndFullGatewaysAreTriedAgainWithTheSameKey(t *testing.T) {
+	var mu sync.Mutex
 	var keys []string
 	c := gateway(t, func(w http.ResponseWriter, r *http.Request, number int64) {
+		mu.Lock()
+		defer mu.Unlock()
 		keys = append(keys, r.Header.Get("Idempotency-Key"))
 		switch number {
 		case 1:
@@ -89,6 +93,8 @@ func TestAwayAndFullGatewaysAreTriedAgainWithTheSameKey(t *testing.T) {
 	if err != nil || string(response.Body) != "done" {
 		t.Fatalf("got %q, %v", response.Body, err)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if len(keys) != 4 || keys[0] == "" || len(slices.Compact(keys)) != 1 {
 		t.Errorf("keys %q, want one four times", keys)
 	}
