@@ -169,6 +169,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"POST", batchEcho + "?batch=01M888PRN6KT6CMZ0QP0000000", "1", nil, 404},
 		{"POST", batchEcho, "\"" + big + "\"", nil, 413},
 		{"POST", mapEcho + "?window=0", "1", nil, 400},
+		{"POST", mapEcho + "?sent=0", "1", nil, 400},
 		{"POST", mapEcho + "?order=random", "1", nil, 400},
 		{"POST", mapEcho + "?on_error=panic", "1", nil, 400},
 		{"POST", mapEcho + "?from=1", "1", nil, 400},

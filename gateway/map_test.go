@@ -165,6 +165,12 @@ func TestMapGoesOnInAnotherGateway(t *testing.T) {
 	if ran := w.ran.Load(); ran != count {
 		t.Errorf("%d calls ran, want %d", ran, count)
 	}
+	path = fmt.Sprintf("%s?order=input&batch=%s&from=%d&sent=%d", mapEcho, batch, count-3, count-1)
+	lines, end = readLines(t, second.do(t, http.MethodPost, path, []byte("\n1\n\n2\n"), nil).body)
+	if len(lines) != 2 || lines[0].Index != count-2 || string(lines[0].Output) != fmt.Sprintf(`{"n":%d}`, count-2) ||
+		lines[1].Index != count-1 || end.Inputs != 3 {
+		t.Errorf("with empty lines: %+v, end %+v", lines, end)
+	}
 }
 
 // generating yields so many values, each once it may, then ends.

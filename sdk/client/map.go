@@ -159,7 +159,7 @@ const beginWait = 30 * time.Second
 func (m *mapping) insist(ctx context.Context, body func() Request) (*http.Response, error) {
 	var response *http.Response
 	_, err := m.again(ctx, func() (_ Response, wait time.Duration, err error) {
-		response, wait, err = m.begin(ctx, body())
+		response, wait, err = m.begin(ctx, body()) //nolint:bodyclose // the caller's to close
 		return Response{}, wait, err
 	})
 	return response, err

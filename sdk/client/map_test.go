@@ -73,8 +73,8 @@ func (m *mapper) handle(w http.ResponseWriter, r *http.Request, _ int64) {
 			_ = control.SetReadDeadline(time.Now()) // or the server reads the body to its end
 			panic(http.ErrAbortHandler)             // the input is never answered here
 		}
-		switch {
-		case line == "?" || line == `{"n":7}`:
+		switch line {
+		case "?", `{"n":7}`:
 			fmt.Fprintf(w, `{"index":%d,"call":"c","error":{"kind":"user","message":"seven"}}`+"\n", index)
 		default:
 			fmt.Fprintf(w, `{"index":%d,"call":"c","output":%s}`+"\n", index, line)
