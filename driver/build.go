@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,13 +47,35 @@ func (s *starter) planBuild(cfg *drivers.TaskConfig, config spec.Config) (p plan
 	p.task = handoff.Task{
 		Node: cfg.NodeName, Config: config, MemoryMB: memoryMB(cfg), Blobs: s.config.Blobs, Network: p.reach.network, Files: p.reach.files,
 		Runsc: s.config.Runsc, Platform: s.config.Platform, SharedDir: filepath.Join(s.config.DataDir, sharedDir),
-		Build: &handoff.Build{Dir: filepath.Join(s.config.DataDir, buildsDir), Images: settings, Init: s.config.Init, HostPaths: s.config.AllowHostPaths},
+		// Nothing that a build leaves for the next ones reaches those of another environment.
+		Build: &handoff.Build{
+			Dir: filepath.Join(s.config.DataDir, buildsDir, cfg.Namespace), Images: settings, Init: s.config.Init, HostPaths: s.config.AllowHostPaths,
+			Env: make(map[string]string),
+		},
+	}
+	if err := provide(p.task.Build, s.config.Builds); err != nil {
+		return p, err
 	}
 	if p.task.Build.Context, err = contextOf(cfg, config.Build.Context); err != nil {
 		return p, err
 	}
 	p.task.Build.Secrets, err = secretsOf(cfg, config.Build.Secrets)
 	return p, err
+}
+
+// provide adds what the operator gives to each step.
+func provide(to *handoff.Build, config BuildsConfig) error {
+	for _, env := range config.Env {
+		maps.Copy(to.Env, env)
+	}
+	for _, file := range config.Files {
+		content, err := os.ReadFile(file.Source)
+		if err != nil {
+			return fmt.Errorf("plugin config builds.file: %w", err)
+		}
+		to.Files = append(to.Files, handoff.File{Target: file.Target, Content: string(content)})
+	}
+	return nil
 }
 
 // contextOf makes a context's path in the task's directory one of the node.

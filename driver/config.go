@@ -67,6 +67,8 @@ type Config struct {
 	Images    ImagesConfig    `codec:"images"`
 	Network   NetworkConfig   `codec:"network"`
 	Ahead     AheadConfig     `codec:"ahead"`
+	// Builds is about builds of images.
+	Builds BuildsConfig `codec:"builds"`
 }
 
 // NATSConfig is a server list and the workers' user.
@@ -115,6 +117,23 @@ type NetworkConfig struct {
 	Deny      []string `codec:"deny"`
 	Private   []string `codec:"private"`
 	Resolvers []string `codec:"resolvers"`
+}
+
+// BuildsConfig is about builds of images.
+type BuildsConfig struct {
+	// MaxBytes bounds what the node keeps of builds for the next ones, MaxAge how long what nobody uses. Defaults
+	// buildcache.DefaultMaxBytes and buildcache.DefaultMaxAge.
+	MaxBytes int64  `codec:"max_bytes"`
+	MaxAge   string `codec:"max_age"`
+	// Env and Files are given to each step at run time, and get into no layer: addresses of package sources, proxies, certificates.
+	Env   []map[string]string `codec:"env"`
+	Files []BuildFile         `codec:"file"`
+}
+
+// BuildFile is a file of the node, read anew for each build, and its place in steps.
+type BuildFile struct {
+	Source string `codec:"source"`
+	Target string `codec:"target"`
 }
 
 // AheadConfig is about sandboxes made ahead of need.
@@ -175,6 +194,15 @@ func configSpec() *hclspec.Spec {
 			"private":   attr("private", "list(string)"),
 			"resolvers": attr("resolvers", "list(string)"),
 		}),
+		"builds": block("builds", map[string]*hclspec.Spec{
+			"max_bytes": attr("max_bytes", "number"),
+			"max_age":   attr("max_age", "string"),
+			"env":       attr("env", "list(map(string))"),
+			"file": hclspec.NewBlockList("file", hclspec.NewObject(map[string]*hclspec.Spec{
+				"source": hclspec.NewAttr("source", "string", true),
+				"target": hclspec.NewAttr("target", "string", true),
+			})),
+		}),
 		"ahead": block("ahead", map[string]*hclspec.Spec{
 			"memory_mb": attr("memory_mb", "number"),
 			"empty":     attr("empty", "bool"),
@@ -195,6 +223,11 @@ func (c Config) withDefaults() (Config, error) {
 	} {
 		if !filepath.IsAbs(path.value) {
 			return c, fmt.Errorf("plugin config %s: %q: use an absolute path", path.field, path.value)
+		}
+	}
+	for i, file := range c.Builds.Files {
+		if !filepath.IsAbs(file.Source) || !filepath.IsAbs(file.Target) {
+			return c, fmt.Errorf("plugin config builds.file[%d]: %q to %q: use absolute paths", i, file.Source, file.Target)
 		}
 	}
 	c.Platform = cmp.Or(c.Platform, DefaultPlatform)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/ahead"
+	"github.com/freshet-dev/freshet/driver/buildcache"
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/snapshot"
 	"github.com/freshet-dev/freshet/internal/handoff"
@@ -113,12 +114,17 @@ func (s *starter) chores(claimed func(dir string) bool) ([]chore, error) {
 	if err != nil {
 		return nil, err
 	}
+	builds := buildcache.Cache{Dir: filepath.Join(s.config.DataDir, buildsDir), MaxBytes: s.config.Builds.MaxBytes}
+	if builds.MaxAge, err = duration("builds.max_age", s.config.Builds.MaxAge); err != nil {
+		return nil, err
+	}
 	orphans := &orphans{
 		grace: grace, list: func() []string { return s.list(tasksDir) }, claimed: claimed,
 		drain: drainTask, remove: s.clear, running: running, log: s.log,
 	}
 	return []chore{
 		{"images", upkeepEvery, s.images.Collect},
+		{"builds", upkeepEvery, func(context.Context) error { return builds.Collect(time.Now()) }},
 		{"networks", upkeepEvery, s.sweepNetworks},
 		{"snapshots", upkeepEvery, snapshots.Collect},
 		{"orphans", min(upkeepEvery, grace), func(ctx context.Context) error { return orphans.look(ctx, time.Now()) }},

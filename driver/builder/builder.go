@@ -189,12 +189,13 @@ func (b *builder) steps() *build.Builder {
 		Runsc: b.task.Runsc, Platform: b.task.Platform, SharedDir: b.task.SharedDir, Init: given.Init,
 		Network: sandbox.Network(b.task.Network.Kind), NetNS: b.task.Network.Namespace, Enter: b.groups.enter, Log: b.log,
 	}
-	for _, file := range b.task.Files {
+	for _, file := range append(b.task.Files, given.Files...) {
 		runner.Files = append(runner.Files, sandbox.File{Target: file.Target, Content: file.Content})
 	}
 	return &build.Builder{
 		Images: b.images, Runner: &watched{Runner: runner, groups: b.groups}, Dir: given.Dir, Work: filepath.Join(b.task.StateDir, handoff.BuildDir),
-		Fetch: newFetcher(b.task.Network.Namespace, b.task.Files).fetch, DiskBytes: int64(b.want.DiskMB) << 20, Log: b.log,
+		Fetch: newFetcher(b.task).fetch, DiskBytes: int64(b.want.DiskMB) << 20, Log: b.log,
+		Env: given.Env, Caches: map[string]string{"PIP_CACHE_DIR": "pip", "UV_CACHE_DIR": "uv", "npm_config_cache": "npm"},
 	}
 }
 

@@ -1,15 +1,20 @@
 package builder
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-dev/freshet/driver/image/build"
@@ -23,9 +28,9 @@ type fetcher struct {
 	client    *http.Client
 }
 
-func newFetcher(namespace string, files []handoff.File) *fetcher {
-	f := &fetcher{namespace: namespace}
-	servers := nameservers(files)
+func newFetcher(task handoff.Task) *fetcher {
+	f := &fetcher{namespace: task.Network.Namespace}
+	servers := nameservers(task.Files)
 	f.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		if len(servers) == 0 {
 			return nil, errors.New("the steps' network has no name server")
@@ -40,10 +45,34 @@ func newFetcher(namespace string, files []handoff.File) *fetcher {
 		}
 		return nil, failed
 	}}
+	env := task.Build.Env
+	proxy := (&httpproxy.Config{
+		HTTPProxy:  cmp.Or(env["http_proxy"], env["HTTP_PROXY"]),
+		HTTPSProxy: cmp.Or(env["https_proxy"], env["HTTPS_PROXY"]),
+		NoProxy:    cmp.Or(env["no_proxy"], env["NO_PROXY"]),
+	}).ProxyFunc()
 	f.client = &http.Client{Transport: &http.Transport{
-		DialContext: f.connect, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute, DisableKeepAlives: true,
+		Proxy:           func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
+		TLSClientConfig: &tls.Config{RootCAs: authorities(task.Build), MinVersion: tls.VersionTLS12},
+		DialContext:     f.connect, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute, DisableKeepAlives: true,
 	}}
 	return f
+}
+
+// authorities are the certificates that the operator gives to steps, beside the node's; nil for the node's alone.
+func authorities(given *handoff.Build) *x509.CertPool {
+	for _, file := range given.Files {
+		if file.Target != given.Env["SSL_CERT_FILE"] {
+			continue
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		pool.AppendCertsFromPEM([]byte(file.Content))
+		return pool
+	}
+	return nil
 }
 
 // nameservers are those of the steps' /etc/resolv.conf.

@@ -94,6 +94,9 @@ type Build struct {
 	Secrets map[string][]byte `json:"secrets,omitempty"`
 	// Init is the path of freshet-init.
 	Init string `json:"init"`
+	// Env and Files are the operator's word on package sources, for each step.
+	Env   map[string]string `json:"env,omitempty"`
+	Files []File            `json:"files,omitempty"`
 }
 
 // Limit is a resource limit by its name in getrlimit(2), in lower case.

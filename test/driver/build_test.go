@@ -192,6 +192,46 @@ func TestBuildFromABundle(t *testing.T) {
 	}
 }
 
+// TestWhatTheNodeGivesToSteps is there when they run, and in no image: variables, files, and directories that they share. A Dockerfile has
+// the last word, and other values make no other steps.
+func TestWhatTheNodeGivesToSteps(t *testing.T) {
+	settings := filepath.Join(t.TempDir(), "settings")
+	if err := os.WriteFile(settings, []byte("index of the operator"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	change := func(value string) func(*driver.Config) {
+		return func(c *driver.Config) {
+			c.Builds.Env = []map[string]string{{"INDEX": value, "OWN": value}}
+			c.Builds.Files = []driver.BuildFile{{Source: settings, Target: "/run/freshet/settings"}}
+		}
+	}
+	n := newBuilderNode(t, change("theirs"))
+	const steps = `ENV OWN=mine
+RUN echo "$INDEX $OWN"; cat /run/freshet/settings; echo; touch "$PIP_CACHE_DIR/wheel" /made
+RUN ls "$PIP_CACHE_DIR"; test -e "$PIP_CACHE_DIR/wheel"`
+	task, image := n.build(t, n.dockerfile(steps), nil)
+	if said := task.read(t, "box.stdout.0"); !strings.Contains(said, "| theirs mine\n[0] | index of the operator\n") || !strings.Contains(said, "| wheel\n") {
+		t.Errorf("it said %s", said)
+	}
+	got := n.output(t, fmt.Sprintf("image = %q\nnetwork_mode = \"none\"\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"env; find / -path /proc -prune -o -path /sys -prune -o -newer /bin/busybox -print; ls /made; test ! -e /run\"]", image), nil)
+	if strings.Contains(got, "theirs") || strings.Contains(got, "PIP_CACHE_DIR") || strings.Contains(got, "/run/freshet") || !strings.Contains(got, "OWN=mine") {
+		t.Errorf("the image has %s", got)
+	}
+	config := n.config
+	change("others")(&config)
+	if err := n.set(config); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := n.build(t, n.dockerfile(steps+"\nRUN ls $PIP_CACHE_DIR; echo $INDEX"), nil)
+	if said := again.read(t, "box.stdout.0"); !strings.Contains(said, "3 steps, 2 of them done before") || !strings.Contains(said, "| wheel\n[0] | others\n") {
+		t.Errorf("again it said %s", said)
+	}
+	other, _ := n.build(t, n.dockerfile("RUN ls -A $PIP_CACHE_DIR; echo nothing"), func(cfg *drivers.TaskConfig) { cfg.Namespace = "other" })
+	if said := other.read(t, "box.stdout.0"); strings.Contains(said, "| wheel") {
+		t.Errorf("in another environment it said %s", said)
+	}
+}
+
 // TestBuildsThatFail end with a reason that says where, and leave nothing behind: the node's end looks.
 func TestBuildsThatFail(t *testing.T) {
 	n := newBuilderNode(t, nil)

@@ -35,6 +35,10 @@ type Builder struct {
 	Work string
 	// Fetch opens what ADD takes from an address; nil refuses such steps.
 	Fetch func(ctx context.Context, address string) (Download, error)
+	// Env is given to steps that have no such variables: what the node's operator says of package sources. It is in no layer and no key.
+	Env map[string]string
+	// Caches are variables that name a directory which steps share over builds, and that directory's own name.
+	Caches map[string]string
 	// DiskBytes is how much one step may write. Default DefaultDiskBytes.
 	DiskBytes int64
 	Log       zerolog.Logger

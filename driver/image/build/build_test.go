@@ -65,7 +65,7 @@ func TestNothingIsDoneTwice(t *testing.T) {
 // TestArgumentsAndSecretsInKeys: an argument makes the steps that may see it others, a secret none.
 func TestArgumentsAndSecretsInKeys(t *testing.T) {
 	n := newNode(t)
-	const dockerfile = "FROM $BASE\nRUN echo before >/f\nARG WHO\nRUN --mount=type=secret,id=s wc -c </run/secrets/s >>/f\n"
+	const dockerfile = "FROM $BASE\nRUN echo before >/f\nARG WHO\nRUN --mount=type=secret,id=s --mount=type=secret,id=s,env=S wc -c </run/secrets/s >>/f\n"
 	build1 := func(who, secret string) *built {
 		b, err := n.build(t, dockerfile, func(req *build.Request) {
 			req.Args["WHO"], req.Secrets = who, map[string][]byte{"s": []byte(secret)}

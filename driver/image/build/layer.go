@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/freshet-dev/freshet/driver/image"
 )
@@ -53,11 +54,13 @@ func (b *Builder) lookup(key string) (made, bool) {
 	if err != nil || json.Unmarshal(data, &m) != nil {
 		return made{}, false
 	}
+	now := time.Now()
+	used := os.Chtimes(b.recordPath(key), now, now) // what was used last is collected last
 	if m.DiffID == "" {
-		return m, true
+		return m, used == nil
 	}
 	info, err := os.Stat(b.layerPath(m.DiffID))
-	return m, err == nil && info.Size() == m.Size
+	return m, errors.Join(used, err) == nil && info.Size() == m.Size && os.Chtimes(b.layerPath(m.DiffID), now, now) == nil
 }
 
 // keep writes down what a step with this key made, whole or not at all.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -23,6 +24,8 @@ const (
 	// secretsDir is where secrets are by default (docs.docker.com/reference/dockerfile).
 	secretsDir = "/run/secrets"
 	cachesDir  = "caches"
+	// sharedDir holds, in steps, the directories that the node gives to each of them.
+	sharedDir = "/run/freshet/caches"
 )
 
 // doRun runs a command and keeps what it changed.
@@ -41,7 +44,7 @@ func (s *stage) doRun(ctx context.Context, c *instructions.RunCommand) error {
 	if env["PATH"] == "" {
 		env["PATH"] = defaultPath
 	}
-	inputs := []any{s.key, "run", step.Args, step.Files, env, step.Dir, step.User, step.Network}
+	inputs := []any{s.key, "run", step.Args, step.Files, maps.Clone(env), step.Dir, step.User, step.Network}
 	for _, name := range predefinedArgs {
 		if value, ok := s.run.req.Args[name]; ok {
 			env[name] = value
@@ -54,10 +57,46 @@ func (s *stage) doRun(ctx context.Context, c *instructions.RunCommand) error {
 		}
 		inputs = append(inputs, input)
 	}
+	if err := s.run.builder.provide(&step, env); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		step.Env = append(step.Env, name+"="+env[name])
 	}
 	return s.step(ctx, c, keyOf(inputs...), func(l *layerWriter) error { return s.runStep(ctx, c, step, l) })
+}
+
+// provide adds what the node gives to each step: where the Dockerfile says something else, that stands.
+func (b *Builder) provide(step *Step, env map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(b.Caches)) {
+		if _, set := env[name]; set {
+			continue
+		}
+		dir := filepath.Join(b.Dir, cachesDir, b.Caches[name])
+		if err := useCache(dir); err != nil {
+			return err
+		}
+		env[name] = path.Join(sharedDir, b.Caches[name])
+		step.Mounts = append(step.Mounts, sandbox.Mount{Source: dir, Target: env[name], Writable: true})
+	}
+	for name, value := range b.Env {
+		if _, set := env[name]; !set {
+			env[name] = value
+		}
+	}
+	return nil
+}
+
+// useCache makes a directory that steps share, and marks it used now.
+func useCache(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make cache: %w", err)
+	}
+	now := time.Now()
+	if err := os.Chtimes(dir, now, now); err != nil {
+		return fmt.Errorf("mark cache used: %w", err)
+	}
+	return nil
 }
 
 // script is what a RUN runs: a command line, a line for the shell, or a script.
@@ -121,8 +160,8 @@ func (b *Builder) cache(m *instructions.Mount, target string) (string, error) {
 		id = target
 	}
 	dir := filepath.Join(b.Dir, cachesDir, keyOf(id))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("make cache: %w", err)
+	if err := useCache(dir); err != nil {
+		return "", err
 	}
 	if m.Mode != nil {
 		if err := os.Chmod(dir, os.FileMode(*m.Mode)); err != nil {
