@@ -16,8 +16,13 @@ import (
 
 // Jobs puts functions into Nomad.
 type Jobs interface {
-	// Register creates or replaces a function's job; one that runs keeps its number of workers.
+	// App reads the jobs that have names of an app's functions, as they are now.
+	App(ctx context.Context, namespace, app string) ([]jobs.Job, error)
+	// Register creates or replaces a function's job; one that runs keeps its number of workers. It fails with a *jobs.ForeignError when
+	// a job of that name is somebody else's.
 	Register(ctx context.Context, function spec.Function) error
+	// Restore makes a job what it was when App read it.
+	Restore(ctx context.Context, job jobs.Job) error
 	// Warm starts a worker of a function that takes no calls, and freezes it. It fails with a *wire.Error when the worker does not
 	// start.
 	Warm(ctx context.Context, function spec.Function) error
@@ -25,6 +30,9 @@ type Jobs interface {
 	Build(ctx context.Context, build jobs.Build, tell func(line string)) error
 	// Stop stops a function's job.
 	Stop(ctx context.Context, namespace, job string) error
+	// Warmed lists what Warm runs, or left behind where its gateway died, and PurgeWarmed removes it.
+	Warmed(ctx context.Context) ([]jobs.Warmed, error)
+	PurgeWarmed(ctx context.Context, left jobs.Warmed) error
 }
 
 // maxManifest is the largest manifest taken, in bytes.
@@ -35,7 +43,9 @@ type deployView struct {
 	App     string `json:"app"`
 	Version string `json:"version"`
 	// Number counts the app's deploys; 0 in a plan.
-	Number    int            `json:"number,omitempty"`
+	Number int `json:"number,omitempty"`
+	// Unchanged says that all was so already: nothing was done, and the number is that of the last deploy.
+	Unchanged bool           `json:"unchanged,omitempty"`
 	Functions []deployedView `json:"functions"`
 	// Changes are what the deploy does to each function.
 	Changes []history.Change `json:"changes"`
@@ -73,25 +83,13 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if query.Get("plan") == "true" {
-		changes, err := d.changes(namespaceOf(query), manifest)
-		if err != nil {
-			d.refuse(w, r, err)
-			return
-		}
-		d.respond(w, http.StatusOK, deployView{App: manifest.App, Functions: []deployedView{}, Changes: changes})
+		d.plan(w, r, manifest, namespaceOf(query))
 		return
 	}
-	if query.Get("warm") == "true" {
-		if err := d.warm(r.Context(), namespaceOf(query), manifest); err != nil {
-			d.refuse(w, r, err)
-			return
-		}
-	}
-	if query.Get("ephemeral") == "true" {
-		d.tryOut(w, r, manifest, namespaceOf(query))
-		return
-	}
-	d.answer(w, r, manifest, history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")})
+	d.answer(w, r, manifest, order{
+		Deploy: history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")},
+		warm:   query.Get("warm") == "true", ephemeral: query.Get("ephemeral") == "true",
+	})
 }
 
 func (d *deploys) readManifest(r *http.Request, namespace string) (spec.Manifest, error) {
@@ -109,8 +107,13 @@ func (d *deploys) readManifest(r *http.Request, namespace string) (spec.Manifest
 	if manifest.App != r.PathValue("app") {
 		return spec.Manifest{}, badInput("app", manifest.App, "use the app of the address, "+r.PathValue("app"))
 	}
+	names := make(map[string]bool, len(manifest.Functions))
 	for i := range manifest.Functions {
 		f := &manifest.Functions[i]
+		if names[f.Name] {
+			return spec.Manifest{}, badInput(fmt.Sprintf("functions[%d].name", i), f.Name, "the app has a function of this name already; use another name")
+		}
+		names[f.Name] = true
 		if f.Namespace == "" {
 			f.Namespace = namespace
 		}
@@ -142,57 +145,6 @@ func (d *deploys) checkFunction(ctx context.Context, f spec.Function, namespace 
 	return nil
 }
 
-// deploy registers the functions and records that, so that it can be gone back to.
-func (d *deploys) deploy(r *http.Request, manifest spec.Manifest, record history.Deploy) (deployView, error) {
-	stores, err := d.connected() // what could not be recorded could not be gone back to
-	if err != nil {
-		return deployView{App: manifest.App}, err
-	}
-	answer, err := d.register(r, manifest, record.Namespace)
-	if err != nil {
-		return answer, err
-	}
-	record.App, record.Version, record.Time, record.Functions = manifest.App, answer.Version, time.Now().UTC(), manifest.Functions
-	if answer.Number, err = stores.deploys.Add(r.Context(), record); err != nil {
-		return answer, unavailable("the app was deployed, and that could not be recorded; deploy again", err)
-	}
-	d.awaitFunctions(r.Context(), manifest)
-	return answer, nil
-}
-
-// tryOut deploys what is deleted soon: no list of deploys has it.
-func (d *deploys) tryOut(w http.ResponseWriter, r *http.Request, manifest spec.Manifest, namespace string) {
-	answer, err := d.register(r, manifest, namespace)
-	if err != nil {
-		d.refuse(w, r, err)
-		return
-	}
-	d.awaitFunctions(r.Context(), manifest)
-	d.respond(w, http.StatusOK, answer)
-}
-
-// register makes the functions' jobs, and stops those that the app has no more.
-func (d *deploys) register(r *http.Request, manifest spec.Manifest, namespace string) (deployView, error) {
-	answer := deployView{App: manifest.App}
-	var err error
-	if answer.Changes, err = d.changes(namespace, manifest); err != nil {
-		return answer, err
-	}
-	kept := make(map[string]bool)
-	for _, f := range manifest.Functions {
-		if err := d.jobs.Register(r.Context(), f); err != nil {
-			return answer, unavailable(fmt.Sprintf("function %s was not registered with Nomad, those before it were; deploy again", f.Name), err)
-		}
-		kept[f.JobID()] = true
-		answer.Version = f.Version
-		answer.Functions = append(answer.Functions, deployedView{
-			Function: f.Name, Job: f.JobID(), URL: "http://" + r.Host + "/v1/functions/" + f.App + "/" + f.Name + "/call",
-		})
-	}
-	answer.Stopped, err = d.stopJobs(r.Context(), namespace, manifest.App, kept)
-	return answer, err
-}
-
 // awaitFunctions waits until this gateway sees what it registered, so that a call right after the deploy finds it.
 func (d *deploys) awaitFunctions(ctx context.Context, manifest spec.Manifest) {
 	ctx, cancel := context.WithTimeout(ctx, depthTimeout)
@@ -200,21 +152,6 @@ func (d *deploys) awaitFunctions(ctx context.Context, manifest spec.Manifest) {
 	for _, f := range manifest.Functions {
 		d.functions.Await(ctx, f.Namespace, f.App, f.Name, f.Version)
 	}
-}
-
-// stopJobs stops an app's jobs but for those kept.
-func (d *deploys) stopJobs(ctx context.Context, namespace, app string, kept map[string]bool) ([]string, error) {
-	var stopped []string
-	for _, entry := range d.appJobs(namespace, app) {
-		if kept[entry.Job] {
-			continue
-		}
-		if err := d.jobs.Stop(ctx, namespace, entry.Job); err != nil {
-			return stopped, unavailable("job "+entry.Job+" was not stopped; try again", err)
-		}
-		stopped = append(stopped, entry.Job)
-	}
-	return stopped, nil
 }
 
 func (d *deploys) appJobs(namespace, app string) []jobs.Entry {
@@ -239,7 +176,7 @@ func (d *deploys) handleDelete(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, &problem{Kind: kindNotFound, Message: "no app " + app + " in namespace " + namespace, Near: near(app, d.apps(namespace))})
 		return
 	}
-	stopped, err := d.stopJobs(r.Context(), namespace, app, nil)
+	stopped, err := d.remove(r.Context(), namespace, app)
 	if err != nil {
 		d.refuse(w, r, err)
 		return

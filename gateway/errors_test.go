@@ -12,6 +12,7 @@ import (
 
 	"github.com/freshet-dev/freshet/gateway"
 	"github.com/freshet-dev/freshet/internal/eventually"
+	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -181,6 +182,7 @@ func TestDemandIsHintedWhenNoWorkerIsFree(t *testing.T) {
 func TestDeployChecksThenRegisters(t *testing.T) {
 	nats := startNATS(t, t.TempDir(), 0)
 	into := &registered{}
+	into.put(jobs.Job{ID: "demo.old", Spec: spec.Function{App: "demo", Name: "old"}})
 	g := newRig(t, nats.ClientURL(), functions(spec.Function{App: "demo", Name: "old"}), func(c *gateway.Config) { c.Jobs = into }).up(t)
 	program := []byte("program")
 	sum := sha256.Sum256(program)

@@ -287,6 +287,7 @@ func (g *Gateway) openStores(run context.Context) error {
 		})
 	}
 	g.done.Go(func() { g.sweep.follow(run) })
+	g.done.Go(func() { g.deploys.sweepWarmed(run) })
 	g.done.Go(func() {
 		if err := g.schedules.follow(run, ticks); err != nil && run.Err() == nil {
 			g.exchange.log.Error().Err(err).Msg("schedules make no calls here")

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,14 +94,78 @@ func (f fixed) List() []jobs.Entry {
 
 func (f fixed) Await(context.Context, string, string, string, string) {}
 
-// registered are the functions that a deploy registered, and the jobs that it stopped.
+// registered are the functions that a deploy registered, and the jobs that it stopped. Nomad takes no function whose variable V is
+// refused.
 type registered struct {
+	mu        sync.Mutex
 	functions []spec.Function
 	stopped   []string
+	restored  []string
+	// there are the jobs that there are now.
+	there map[string]jobs.Job
+	// warmed are jobs that were left behind.
+	warmed []jobs.Warmed
+	// gate, where there is one, is waited for in each registration.
+	gate chan struct{}
 }
 
-func (r *registered) Register(_ context.Context, f spec.Function) error {
+func (r *registered) put(job jobs.Job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.there == nil {
+		r.there = make(map[string]jobs.Job)
+	}
+	r.there[job.ID] = job
+}
+
+func (r *registered) App(_ context.Context, _, app string) ([]jobs.Job, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []jobs.Job
+	for id, job := range r.there {
+		if strings.HasPrefix(id, app+".") {
+			all = append(all, job)
+		}
+	}
+	return all, nil
+}
+
+func (r *registered) Register(ctx context.Context, f spec.Function) error {
+	if r.gate != nil {
+		select {
+		case <-r.gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if f.Env["V"] == "refused" {
+		return errors.New("no such region")
+	}
+	r.put(jobs.Job{ID: f.JobID(), Spec: f})
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.functions = append(r.functions, f)
+	return nil
+}
+
+func (r *registered) Restore(_ context.Context, job jobs.Job) error {
+	r.put(job)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.restored = append(r.restored, job.ID)
+	return nil
+}
+
+func (r *registered) Warmed(context.Context) ([]jobs.Warmed, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.warmed), nil
+}
+
+func (r *registered) PurgeWarmed(_ context.Context, left jobs.Warmed) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warmed = slices.DeleteFunc(r.warmed, func(w jobs.Warmed) bool { return w == left })
 	return nil
 }
 
@@ -120,6 +186,9 @@ func (r *registered) Build(_ context.Context, b jobs.Build, tell func(line strin
 }
 
 func (r *registered) Stop(_ context.Context, _, job string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.there, job)
 	r.stopped = append(r.stopped, job)
 	return nil
 }

@@ -14,36 +14,6 @@ import (
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
-// changes are what a deploy of the manifest would do.
-func (d *deploys) changes(namespace string, manifest spec.Manifest) ([]history.Change, error) {
-	var before []spec.Function
-	for _, entry := range d.appJobs(namespace, manifest.App) {
-		before = append(before, entry.Spec)
-	}
-	return history.Compare(before, manifest.Functions)
-}
-
-// answer deploys and says what became of it.
-func (d *deploys) answer(w http.ResponseWriter, r *http.Request, manifest spec.Manifest, record history.Deploy) {
-	if err := checkText("message", record.Message, maxMessage); err != nil {
-		d.refuse(w, r, err)
-		return
-	}
-	if err := checkText("commit", record.Commit, maxKey); err != nil {
-		d.refuse(w, r, err)
-		return
-	}
-	if who, known := r.Context().Value(identityKey{}).(identity); known {
-		record.By = who.token.Name
-	}
-	answer, err := d.deploy(r, manifest, record)
-	if err != nil {
-		d.refuse(w, r, err)
-		return
-	}
-	d.respond(w, http.StatusOK, answer)
-}
-
 // maxMessage is the longest message of a deploy, in bytes.
 const maxMessage = 1024
 
@@ -108,7 +78,7 @@ func (d *deploys) handleRollback(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	manifest := spec.Manifest{Format: spec.ManifestVersion, App: app, Functions: past.Functions}
-	d.answer(w, r, manifest, history.Deploy{Namespace: namespace, Message: query.Get("message"), Commit: past.Commit, Of: past.Number})
+	d.answer(w, r, manifest, order{Deploy: history.Deploy{Namespace: namespace, Message: query.Get("message"), Commit: past.Commit, Of: past.Number}})
 }
 
 // checkApp refuses names that the queue's keys could not hold.
@@ -123,11 +93,7 @@ func checkApp(namespace, app string) error {
 }
 
 // warm starts a worker of each function that changes, all at once. When one does not start nothing was changed.
-func (d *deploys) warm(ctx context.Context, namespace string, manifest spec.Manifest) error {
-	changes, err := d.changes(namespace, manifest)
-	if err != nil {
-		return err
-	}
+func (d *deploys) warm(ctx context.Context, changes []history.Change, manifest spec.Manifest) error {
 	changed := make(map[string]bool)
 	for _, change := range changes {
 		changed[change.Function] = change.Action != history.Keep

@@ -113,6 +113,11 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 // nomadJobs puts functions into Nomad as the jobs that package jobspecs renders.
 type nomadJobs struct{ nomad *api.Client }
 
+// App implements gateway.Jobs.
+func (n nomadJobs) App(ctx context.Context, namespace, app string) ([]jobs.Job, error) {
+	return jobs.App(ctx, n.nomad, namespace, app)
+}
+
 // Register implements gateway.Jobs.
 func (n nomadJobs) Register(ctx context.Context, function spec.Function) error {
 	job, err := jobspecs.Render(function)
@@ -120,6 +125,11 @@ func (n nomadJobs) Register(ctx context.Context, function spec.Function) error {
 		return err
 	}
 	return jobs.Register(ctx, n.nomad, job)
+}
+
+// Restore implements gateway.Jobs.
+func (n nomadJobs) Restore(ctx context.Context, job jobs.Job) error {
+	return jobs.Restore(ctx, n.nomad, job)
 }
 
 // Warm implements gateway.Jobs.
@@ -139,4 +149,14 @@ func (n nomadJobs) Build(ctx context.Context, build jobs.Build, tell func(line s
 // Stop implements gateway.Jobs.
 func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
 	return jobs.Stop(ctx, n.nomad, namespace, job)
+}
+
+// Warmed implements gateway.Jobs.
+func (n nomadJobs) Warmed(ctx context.Context) ([]jobs.Warmed, error) {
+	return jobs.ListWarmed(ctx, n.nomad)
+}
+
+// PurgeWarmed implements gateway.Jobs.
+func (n nomadJobs) PurgeWarmed(ctx context.Context, left jobs.Warmed) error {
+	return jobs.PurgeWarmed(ctx, n.nomad, left)
 }

@@ -17,6 +17,8 @@ const (
 	MetaApp      = "freshet.app"
 	MetaFunction = "freshet.function"
 	MetaVersion  = "freshet.version"
+	// MetaWarm marks the job that starts a worker ahead of a deploy, by the function's job.
+	MetaWarm = "freshet.warm"
 )
 
 // Driver is the name of the task driver.

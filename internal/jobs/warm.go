@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -22,13 +23,17 @@ const placeWait = 10 * time.Second
 // *wire.Error when the worker does not start, or has no room to. Nothing of it stays but the snapshot.
 func Warm(ctx context.Context, nomad *api.Client, job *api.Job, f spec.Function) (err error) {
 	group := job.TaskGroups[0]
-	job.ID, job.Type, job.Meta, job.TaskGroups = new(f.JobID()+spec.WarmSuffix), new(api.JobTypeBatch), nil, []*api.TaskGroup{group}
+	job.ID, job.Type, job.TaskGroups = new(f.JobID()+spec.WarmSuffix), new(api.JobTypeBatch), []*api.TaskGroup{group}
+	job.Meta = map[string]string{MetaWarm: f.JobID()}
 	group.Count, group.Scaling, group.Update = new(1), nil, nil
 	group.RestartPolicy = &api.RestartPolicy{Attempts: new(0), Mode: new("fail")}
 	group.ReschedulePolicy = &api.ReschedulePolicy{Attempts: new(0), Unlimited: new(false)}
 	write := (&api.WriteOptions{Namespace: f.Namespace}).WithContext(context.WithoutCancel(ctx))
-	if _, _, err := nomad.Jobs().Register(job, write); err != nil {
-		return fmt.Errorf("register job %s: %w", *job.ID, err)
+	if err := purgeWarm(ctx, nomad, f.Namespace, *job.ID); err != nil { // what it left must not answer for it
+		return err
+	}
+	if err := Register(ctx, nomad, job); err != nil {
+		return err
 	}
 	defer func() {
 		_, _, stop := nomad.Jobs().Deregister(*job.ID, true, write)
@@ -59,6 +64,44 @@ func Warm(ctx context.Context, nomad *api.Client, job *api.Job, f spec.Function)
 			return fmt.Errorf("start a worker of %s: %w", f.JobID(), ctx.Err())
 		}
 	}
+}
+
+// Warmed is a job that starts a worker ahead, which one that began it may have left behind.
+type Warmed struct{ Namespace, App, Job string }
+
+// ListWarmed lists the jobs of all namespaces that start workers ahead.
+func ListWarmed(ctx context.Context, nomad *api.Client) ([]Warmed, error) {
+	read := &api.QueryOptions{Namespace: "*", Filter: `ID matches "[.]warm$"`, Params: map[string]string{"meta": "true"}}
+	stubs, _, err := nomad.Jobs().List(read.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("list jobs of workers started ahead: %w", err)
+	}
+	var all []Warmed
+	for _, stub := range stubs {
+		if app, _, ok := strings.Cut(stub.Meta[MetaWarm], "."); ok {
+			all = append(all, Warmed{stub.Namespace, app, stub.ID})
+		}
+	}
+	return all, nil
+}
+
+// PurgeWarmed ends such a job and forgets it.
+func PurgeWarmed(ctx context.Context, nomad *api.Client, w Warmed) error {
+	return purgeWarm(ctx, nomad, w.Namespace, w.Job)
+}
+
+func purgeWarm(ctx context.Context, nomad *api.Client, namespace, id string) error {
+	there, err := find(ctx, nomad, namespace, id)
+	if err != nil || there == nil {
+		return err
+	}
+	if there.Meta[MetaWarm] == "" {
+		return &ForeignError{namespace, id}
+	}
+	if _, _, err := nomad.Jobs().Deregister(id, true, (&api.WriteOptions{Namespace: namespace}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("purge job %s: %w", id, err)
+	}
+	return nil
 }
 
 // lastWords is why a worker ended, as Nomad heard it.
