@@ -51,18 +51,17 @@ func (r *registered) versions() []string {
 	return all
 }
 
-func (r *rig) deploys(t *testing.T, path string, body []byte, want int) (answer, struct {
+// deployed is the answer to a deploy.
+type deployed struct {
 	Unchanged bool
 	Number    int
 	Stopped   []string
-}) {
+}
+
+func (r *rig) deploys(t *testing.T, path string, body []byte, want int) (answer, deployed) {
 	t.Helper()
 	a := r.do(t, http.MethodPut, path, body, nil)
-	var view struct {
-		Unchanged bool
-		Number    int
-		Stopped   []string
-	}
+	var view deployed
 	if err := json.Unmarshal(a.body, &view); err != nil || a.status != want {
 		t.Fatalf("PUT %s: %d %s, want %d", path, a.status, a.body, want)
 	}

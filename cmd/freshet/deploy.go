@@ -86,7 +86,9 @@ type deployed struct {
 	App     string `json:"app"`
 	Version string `json:"version"`
 	Number  int    `json:"number"`
-	Changes []struct {
+	// Unchanged says that all was so already.
+	Unchanged bool `json:"unchanged,omitempty"`
+	Changes   []struct {
 		Function string `json:"function"`
 		Action   string `json:"action"`
 		Fields   []struct {
@@ -106,6 +108,10 @@ type deployed struct {
 }
 
 func (d deployed) print(out io.Writer, took time.Duration) {
+	if d.Unchanged {
+		fmt.Fprintf(out, "%s is so already, version %s: nothing was changed since deploy %d.\n", d.App, d.Version, d.Number)
+		return
+	}
 	fmt.Fprintf(out, "Deployed %s, version %s, in %s: deploy %d.\n", d.App, d.Version, short(took), d.Number)
 	for _, f := range d.Functions {
 		fmt.Fprintf(out, "  %s   POST %s\n", f.Job, f.URL)
