@@ -28,6 +28,9 @@ type deployOptions struct {
 	message, commit string
 	plan, warm      bool
 	asJSON          bool
+	// rebuild builds images of Dockerfiles though they are there, whose steps reach buildNetwork.
+	rebuild      bool
+	buildNetwork string
 	// sdk is where Go programs find the SDK.
 	sdk sdk
 	// trial renames the app: it is deployed to be tried out, and no list of deploys has it.
@@ -78,7 +81,9 @@ app had before and has no more are stopped.`,
 func (o *deployOptions) addBuildFlags(cmd *cobra.Command) {
 	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
 	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
-	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none")
+	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none, or dockerfile:PATH")
+	cmd.Flags().BoolVar(&o.rebuild, "rebuild", false, "build images of Dockerfiles again, each step")
+	cmd.Flags().StringVar(&o.buildNetwork, "build-network", "", "what steps of Dockerfiles reach: bridge, none, or host where nodes allow it (default: bridge)")
 }
 
 // deployed is the gateway's answer.
@@ -129,6 +134,9 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 	began := time.Now()
 	manifest, err := build(ctx, source, code, o)
 	if err != nil {
+		return deployed{}, err
+	}
+	if err := provideImages(ctx, client, source, manifest, o); err != nil {
 		return deployed{}, err
 	}
 	built := time.Now()

@@ -85,6 +85,9 @@ func TestPack(t *testing.T) {
 			t.Errorf("of %s: packed %s, want %s", only, got, want)
 		}
 	}
+	if got, _ := pack(t, dir, []string{}...); got != ".dockerignore" {
+		t.Errorf("of nothing: packed %s", got)
+	}
 	_, before := pack(t, dir, "src")
 	now := time.Now().Add(time.Hour)
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "app.py"), []byte("changed"), 0o644), os.Chtimes(dir, now, now)); err != nil {

@@ -20,8 +20,8 @@ import (
 
 const ignoreFile = ".dockerignore"
 
-// Pack writes the files of a folder as a tar stream, compressed with gzip: those that its .dockerignore does not leave out, and, where
-// paths are named, only what lies there. The same files give the same bytes.
+// Pack writes the files of a folder as a tar stream, compressed with gzip: those that its .dockerignore does not leave out, and, unless
+// only is nil, just what lies at its paths. The same files give the same bytes.
 func Pack(ctx context.Context, dir string, only []string, to io.Writer) error {
 	ignored, err := readIgnore(dir)
 	if err != nil {
@@ -129,7 +129,7 @@ func skip(entry fs.DirEntry) error {
 
 // asked tells whether a path is asked for, and whether something below it may be. Patterns are those of COPY.
 func (p *packer) asked(name string) (within, above bool) {
-	if len(p.only) == 0 || name == ignoreFile {
+	if p.only == nil || name == ignoreFile {
 		return true, true
 	}
 	for _, pattern := range p.only {

@@ -22,7 +22,7 @@ func Sources(name string, dockerfile []byte) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	var sources []string
+	sources := []string{} // none is not all
 	for _, stage := range stages {
 		for _, command := range stage.Commands {
 			sources = append(sources, sourcesOf(command)...)

@@ -17,6 +17,9 @@ const (
 	DefaultBuildDiskMB = 20 << 10
 	// MaxDockerfileBytes bounds the text of a Dockerfile.
 	MaxDockerfileBytes = 1 << 20
+	// DockerfilePrefix begins the image of a function that `freshet deploy` builds first: a Dockerfile's path follows, from the source's
+	// folder on.
+	DockerfilePrefix = "dockerfile:"
 	// SecretFromEnv begins the source of a build's secret that is a variable of the task's environment.
 	SecretFromEnv = "env:"
 )

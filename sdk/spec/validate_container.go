@@ -11,6 +11,9 @@ import (
 
 func (c *checker) container(cfg Config) {
 	c.duration("image_pull_timeout", cfg.ImagePullTimeout, 0, MaxTimeout)
+	if strings.HasPrefix(cfg.Image, DockerfilePrefix) {
+		c.fail("image", cfg.Image, "build it first, as `freshet deploy` and `freshet image build` do, and name the image")
+	}
 	if cfg.WorkDir != "" {
 		c.absolute("work_dir", cfg.WorkDir)
 	}
