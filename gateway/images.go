@@ -19,8 +19,6 @@ import (
 const (
 	// maxBuild is the largest request for a build, in bytes: a Dockerfile, and secrets.
 	maxBuild = 4 << 20
-	// imagePrefix begins references to images that were built in the cluster.
-	imagePrefix = "freshet-image://"
 	// buildBeat is how often a build's answer that has nothing new to say says so: proxies end answers that are silent.
 	buildBeat = 15 * time.Second
 )
@@ -49,7 +47,7 @@ type imageView struct {
 }
 
 func viewOf(image blobs.Image) imageView {
-	return imageView{Image: image, Reference: imagePrefix + "sha256:" + image.Digest}
+	return imageView{Image: image, Reference: blobs.Reference + "sha256:" + image.Digest}
 }
 
 // handleList lists the images that were built in the cluster.
@@ -115,7 +113,7 @@ func (g *images) handleRemove(w http.ResponseWriter, r *http.Request) {
 // userOf is a function that uses the image.
 func (g *images) userOf(image blobs.Image) string {
 	for _, entry := range g.functions.List() {
-		named, ok := strings.CutPrefix(entry.Spec.Image, imagePrefix)
+		named, ok := strings.CutPrefix(entry.Spec.Image, blobs.Reference)
 		if ok && (named == "sha256:"+image.Digest || image.Name != "" && blobs.WithTag(named) == image.Name) {
 			return entry.Spec.JobID()
 		}
@@ -222,7 +220,7 @@ func (g *images) checkBuild(ctx context.Context, request *buildRequest) error {
 
 // tellImage ends the answer with the image that the build named last.
 func (g *images) tellImage(ctx context.Context, said *buildAnswer) error {
-	digest, ok := strings.CutPrefix(said.last, "image "+imagePrefix+"sha256:")
+	digest, ok := strings.CutPrefix(said.last, blobs.BuiltLine)
 	if !ok {
 		return &problem{Kind: kindInternal, Message: "the build ended without naming its image"}
 	}

@@ -136,7 +136,7 @@ func (b *builder) build(ctx context.Context, said *report) (err error) {
 		}
 	}
 	said.line("%d steps, %d of them done before", built.Steps, built.Cached)
-	said.line("image %ssha256:%s", image.Blob, stored.Digest)
+	said.line("%s%s", blobs.BuiltLine, stored.Digest)
 	return nil
 }
 

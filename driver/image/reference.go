@@ -17,10 +17,6 @@ const (
 	ociLayout     = "oci"            // a directory in the OCI layout
 )
 
-// Blob begins references to images of the cluster's blob store, which builds put there: the digest of the manifest follows, or the
-// image's name.
-const Blob = "freshet-image://"
-
 const algorithm = "sha256:"
 
 // reference is what names an image: one in a registry, or a file of the node.
@@ -55,12 +51,12 @@ func CheckReference(ref string) error {
 
 func parseReference(ref string) (reference, error) {
 	wrong := func(mend string) error { return spec.FieldError{Field: "image", Value: ref, Mend: mend} }
-	if name, ok := strings.CutPrefix(ref, Blob); ok {
+	if name, ok := strings.CutPrefix(ref, blobs.Reference); ok {
 		if digest, ok := strings.CutPrefix(name, algorithm); ok && isHex(digest) {
 			return reference{blob: digest}, nil
 		}
 		if !spec.ValidImageName(name) || strings.HasPrefix(name, algorithm) {
-			return reference{}, wrong("use " + Blob + algorithm + " and 64 lower-case hex digits, as the build printed it, or the image's name")
+			return reference{}, wrong("use " + blobs.Reference + algorithm + " and 64 lower-case hex digits, as the build printed it, or the image's name")
 		}
 		return reference{blob: blobs.WithTag(name)}, nil
 	}
@@ -86,7 +82,7 @@ func (r reference) String() string {
 	case r.registry != nil:
 		return r.registry.Name()
 	case r.blob != "":
-		return Blob + r.blob
+		return blobs.Reference + r.blob
 	}
 	return r.kind + ":" + r.path + ":" + r.tag
 }

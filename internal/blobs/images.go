@@ -11,6 +11,14 @@ import (
 	"time"
 )
 
+const (
+	// Reference begins references to images of the cluster's blob store, which builds put there: "sha256:" and the digest of the manifest
+	// follow, or the image's name.
+	Reference = "freshet-image://"
+	// BuiltLine begins the last line that a build says which did not fail; the image's digest follows, in hex.
+	BuiltLine = "image " + Reference + "sha256:"
+)
+
 // DefaultTag is that of an image whose name has none.
 const DefaultTag = "latest"
 

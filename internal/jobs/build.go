@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -130,7 +131,8 @@ type following struct {
 
 	offset  int64
 	partial string
-	waits   bool // somebody was told that there is no room
+	last    string // line
+	waits   bool   // somebody was told that there is no room
 }
 
 // follow passes on what the build says until it has ended.
@@ -145,44 +147,86 @@ func (f *following) follow(ctx context.Context) error {
 			f.tell("waiting for a node with room for the build")
 		}
 		for _, alloc := range allocs {
-			f.output(ctx, alloc)
+			_ = f.output(ctx, alloc) // what is missing is read the next time
 			switch alloc.ClientStatus {
 			case api.AllocClientStatusComplete:
-				return nil
+				return f.ended(ctx, alloc)
 			case api.AllocClientStatusFailed, api.AllocClientStatusLost:
 				return f.failed(ctx, alloc)
 			}
 		}
-		select {
-		case <-time.After(buildPoll):
-		case <-ctx.Done():
-			return fmt.Errorf("build: %w", context.Cause(ctx))
+		if err := f.rest(ctx); err != nil {
+			return err
 		}
 	}
 }
 
-// output passes on the whole lines that are new. What cannot be read now, as before the task has begun, is read the next time.
-func (f *following) output(ctx context.Context, alloc *api.AllocationListStub) {
-	text := f.logs(ctx, alloc, "stdout", f.offset)
+// lastWait is how long the end of a log may take to be there: Nomad sometimes ends an answer before that.
+const lastWait = 10 * time.Second
+
+// wordWait is how long a build that failed may take to say why: one whose process did not even start never does.
+const wordWait = 3 * time.Second
+
+// ended reads on until the build has said its last line.
+func (f *following) ended(ctx context.Context, alloc *api.AllocationListStub) error {
+	for began := time.Now(); ; {
+		err := f.output(ctx, alloc)
+		if strings.HasPrefix(f.last, blobs.BuiltLine) {
+			return nil
+		}
+		if time.Since(began) > lastWait {
+			return errors.Join(errors.New("read the build's last words: they are not in its log"), err)
+		}
+		if err := f.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// rest waits until it is time to look again.
+func (f *following) rest(ctx context.Context) error {
+	select {
+	case <-time.After(buildPoll):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("build: %w", context.Cause(ctx))
+	}
+}
+
+// output passes on the whole lines that are new. What cannot be read now, as before the task has begun, can be the next time.
+func (f *following) output(ctx context.Context, alloc *api.AllocationListStub) error {
+	text, err := f.logs(ctx, alloc, "stdout", f.offset)
 	f.offset += int64(len(text))
 	lines := strings.Split(f.partial+text, "\n")
 	f.partial = lines[len(lines)-1]
 	for _, line := range lines[:len(lines)-1] {
+		f.last = line
 		f.tell(line)
 	}
+	return err
 }
 
-// failed says why a build failed: in its own words, else in Nomad's.
+// failed says why a build failed: in its own words, which are there when they stay the same, else in Nomad's.
 func (f *following) failed(ctx context.Context, alloc *api.AllocationListStub) error {
-	message := strings.TrimSpace(f.logs(ctx, alloc, "stderr", 0))
-	if message == "" {
-		message = lastWords(alloc)
+	said := ""
+	for began := time.Now(); ; {
+		text, err := f.logs(ctx, alloc, "stderr", 0)
+		if err == nil && text != "" && text == said || time.Since(began) > wordWait {
+			break
+		}
+		said = text
+		if err := f.rest(ctx); err != nil {
+			return err
+		}
 	}
-	return &wire.Error{Kind: wire.KindUser, Message: message}
+	if said = strings.TrimSpace(said); said == "" {
+		said = lastWords(alloc)
+	}
+	return &wire.Error{Kind: wire.KindUser, Message: said}
 }
 
 // logs reads what there is of a log from an offset on.
-func (f *following) logs(ctx context.Context, alloc *api.AllocationListStub, kind string, offset int64) string {
+func (f *following) logs(ctx context.Context, alloc *api.AllocationListStub, kind string, offset int64) (string, error) {
 	cancel := make(chan struct{})
 	defer close(cancel)
 	frames, failed := f.nomad.AllocFS().Logs(
@@ -192,13 +236,13 @@ func (f *following) logs(ctx context.Context, alloc *api.AllocationListStub, kin
 		select {
 		case frame, ok := <-frames:
 			if !ok {
-				return text.String()
+				return text.String(), nil
 			}
 			_, _ = text.Write(frame.Data) // to memory
-		case <-failed: //nolint:errcheck // what is missing is read the next time
-			return text.String()
+		case err := <-failed:
+			return text.String(), err
 		case <-ctx.Done():
-			return text.String()
+			return text.String(), context.Cause(ctx)
 		}
 	}
 }
