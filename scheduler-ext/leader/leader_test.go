@@ -66,18 +66,30 @@ func kinds() []kind {
 	}
 }
 
-// each runs a test with each kind.
-func each(t *testing.T, test func(t *testing.T, address string, elect func(address, name string) elector)) {
-	t.Helper()
+// TestElectors: one server of each kind for all, which they leave as they found it; both at once, because they mostly wait.
+func TestElectors(t *testing.T) {
 	for _, k := range kinds() {
 		t.Run(k.name, func(t *testing.T) {
-			test(t, k.start(t), func(address, name string) elector {
-				e := k.make(t, address, name)
-				if err := e.Open(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				return e
-			})
+			t.Parallel()
+			address := k.start(t)
+			for name, test := range map[string]func(t *testing.T, address string, elect func(address, name string) elector){
+				"a clean stop is followed at once":         aCleanStopIsFollowedAtOnce,
+				"a lost holder stops before the next acts": aLostHolderStopsBeforeTheNextActs,
+				"one of many acts":                         oneOfManyActs,
+			} {
+				t.Run(name, func(t *testing.T) {
+					test(t, address, func(address, name string) elector {
+						e := k.make(t, address, name)
+						if err := e.Open(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+						return e
+					})
+				})
+			}
+			if k.name == "consul" {
+				t.Run("a broken session is followed by a pause", func(t *testing.T) { aBrokenSessionIsFollowedByAPause(t, address) })
+			}
 		})
 	}
 }
@@ -168,91 +180,88 @@ func (w *wire) cut() {
 
 func acts(e elector) bool { _, ok := e.Lease(); return ok }
 
-func TestACleanStopIsFollowedAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, address string, elect func(address, name string) elector) {
-		first := elect(address, "first")
-		eventually.True(t, "the first acts", func() bool { return acts(first) })
-		before, _ := first.Lease()
-		second := elect(address, "second")
-		defer second.Close()
-		began := time.Now()
-		first.Close()
-		if acts(first) {
-			t.Error("it acts after it was closed")
-		}
-		eventually.True(t, "the second acts", func() bool { return acts(second) })
-		took := time.Since(began)
-		t.Logf("the take-over took %s", took)
-		if took > time.Second {
-			t.Errorf("the take-over took %s", took)
-		}
-		if after, _ := second.Lease(); after.Index <= before.Index {
-			t.Errorf("lease %d follows %d", after.Index, before.Index)
-		}
-	})
+func aCleanStopIsFollowedAtOnce(t *testing.T, address string, elect func(address, name string) elector) {
+	t.Helper()
+	first := elect(address, "first")
+	eventually.True(t, "the first acts", func() bool { return acts(first) })
+	before, _ := first.Lease()
+	second := elect(address, "second")
+	defer second.Close()
+	began := time.Now()
+	first.Close()
+	if acts(first) {
+		t.Error("it acts after it was closed")
+	}
+	eventually.True(t, "the second acts", func() bool { return acts(second) })
+	took := time.Since(began)
+	t.Logf("the take-over took %s", took)
+	if took > time.Second {
+		t.Errorf("the take-over took %s", took)
+	}
+	if after, _ := second.Lease(); after.Index <= before.Index {
+		t.Errorf("lease %d follows %d", after.Index, before.Index)
+	}
 }
 
-func TestALostHolderStopsBeforeTheNextActs(t *testing.T) {
-	each(t, func(t *testing.T, address string, elect func(address, name string) elector) {
-		w := newWire(t, address)
-		first := elect(w.listener.Addr().String(), "first")
-		defer first.Close()
-		eventually.True(t, "the first acts", func() bool { return acts(first) })
-		before, _ := first.Lease()
-		second := elect(address, "second")
-		defer second.Close()
-		began := time.Now()
-		w.cut()
-		eventually.True(t, "the second acts", func() bool {
-			two, one := acts(second), acts(first) // in this order: who acted before the second did is no wrong
-			if one && two {
-				t.Fatal("both act")
-			}
-			return two
-		})
-		took := time.Since(began)
-		t.Logf("the take-over took %s", took)
-		if took > 3*time.Second {
-			t.Errorf("the take-over took %s", took)
+func aLostHolderStopsBeforeTheNextActs(t *testing.T, address string, elect func(address, name string) elector) {
+	t.Helper()
+	w := newWire(t, address)
+	first := elect(w.listener.Addr().String(), "first")
+	defer first.Close()
+	eventually.True(t, "the first acts", func() bool { return acts(first) })
+	before, _ := first.Lease()
+	second := elect(address, "second")
+	defer second.Close()
+	began := time.Now()
+	w.cut()
+	eventually.True(t, "the second acts", func() bool {
+		two, one := acts(second), acts(first) // in this order: who acted before the second did is no wrong
+		if one && two {
+			t.Fatal("both act")
 		}
-		if after, _ := second.Lease(); after.Index <= before.Index {
-			t.Errorf("lease %d follows %d", after.Index, before.Index)
-		}
+		return two
 	})
+	took := time.Since(began)
+	t.Logf("the take-over took %s", took)
+	if took > 3*time.Second {
+		t.Errorf("the take-over took %s", took)
+	}
+	if after, _ := second.Lease(); after.Index <= before.Index {
+		t.Errorf("lease %d follows %d", after.Index, before.Index)
+	}
 }
 
-func TestOneOfManyActs(t *testing.T) {
-	each(t, func(t *testing.T, address string, elect func(address, name string) elector) {
-		var all []elector
-		for i := range 5 {
-			all = append(all, elect(address, fmt.Sprint(i)))
-		}
-		count := func() int {
-			n := 0
-			for _, e := range all {
-				if acts(e) {
-					n++
-				}
-			}
-			return n
-		}
-		deadline := time.Now().Add(2 * queue.LeaseTTL)
-		eventually.True(t, "one acts for longer than a lease", func() bool {
-			if n := count(); n > 1 {
-				t.Fatalf("%d act", n)
-			}
-			return time.Now().After(deadline) && count() == 1
-		})
+func oneOfManyActs(t *testing.T, address string, elect func(address, name string) elector) {
+	t.Helper()
+	var all []elector
+	for i := range 5 {
+		all = append(all, elect(address, fmt.Sprint(i)))
+	}
+	count := func() int {
+		n := 0
 		for _, e := range all {
-			e.Close()
+			if acts(e) {
+				n++
+			}
 		}
+		return n
+	}
+	deadline := time.Now().Add(2 * queue.LeaseTTL)
+	eventually.True(t, "one acts for longer than a lease", func() bool {
+		if n := count(); n > 1 {
+			t.Fatalf("%d act", n)
+		}
+		return time.Now().After(deadline) && count() == 1
 	})
+	for _, e := range all {
+		e.Close()
+	}
 }
 
-// TestABrokenSessionIsFollowedByAPause: Consul ends a session at once when gossip says that its node failed, while its holder
+// aBrokenSessionIsFollowedByAPause: Consul ends a session at once when gossip says that its node failed, while its holder
 // still believes in it. Nobody else acts before the holder stopped.
-func TestABrokenSessionIsFollowedByAPause(t *testing.T) {
-	address := consultest.Start(t)
+func aBrokenSessionIsFollowedByAPause(t *testing.T, address string) {
+	t.Helper()
 	client := consultest.Connect(t, address)
 	open := func(name string) *leader.Consul {
 		e := leader.NewConsul(client, name, zerolog.Nop())

@@ -17,17 +17,16 @@ type doubt struct {
 	fell  time.Time
 }
 
-func (d doubt) lengthen(scaling spec.Scaling) spec.Scaling {
-	scaling.ScaledownWindow *= spec.Duration(max(d.times, 1))
-	return scaling
+func (d doubt) lengthen(window spec.Duration) spec.Duration {
+	return window * spec.Duration(max(d.times, 1))
 }
 
 // fall notes that workers go. One that follows on a fall which lasted takes half of the doubt away.
-func (d doubt) fall(scaling spec.Scaling, kept int, now time.Time) doubt {
+func (d doubt) fall(window spec.Duration, kept int, now time.Time) doubt {
 	if kept == 0 {
 		return d
 	}
-	if !d.fell.IsZero() && now.Sub(d.fell) > 2*scaling.ScaledownWindow.Std() {
+	if !d.fell.IsZero() && now.Sub(d.fell) > 2*window.Std() {
 		d.times /= 2
 	}
 	d.fell = now
@@ -35,8 +34,8 @@ func (d doubt) fall(scaling spec.Scaling, kept int, now time.Time) doubt {
 }
 
 // rise notes that workers come.
-func (d doubt) rise(scaling spec.Scaling, now time.Time) doubt {
-	if !d.fell.IsZero() && now.Sub(d.fell) < scaling.ScaledownWindow.Std() {
+func (d doubt) rise(window spec.Duration, now time.Time) doubt {
+	if !d.fell.IsZero() && now.Sub(d.fell) < window.Std() {
 		return doubt{times: min(2*max(d.times, 1), mostDoubt)}
 	}
 	return d

@@ -78,24 +78,24 @@ func Decide(scaling spec.Scaling, seen Observed, state State, now time.Time) (De
 	if d.Need > most {
 		d.hold("%d would be needed", d.Need)
 	}
-	scaling = state.doubt.lengthen(scaling)
-	state.window = state.window.see(scaling, seen.Count, wanted, now)
-	state = state.rose(seen.Count, now)
+	doubted := state.doubt.lengthen(scaling.ScaledownWindow)
+	state.window = state.window.see(max(doubted, scaling.ZeroWindow), seen.Count, wanted, now)
+	state = state.rose(scaling, seen.Count, now)
 	if now.Before(seen.ByHand) {
 		d.Count, d.Reason = min(max(seen.Count, scaling.Min), scaling.Max), "set by hand"
 		d.hold("set to %d by hand, which stands until %s", seen.Count, seen.ByHand.UTC().Format(time.TimeOnly))
 		return d, state
 	}
-	kept, why := state.window.keep(scaling, now)
+	kept, why := state.window.keep(scaling, doubted, now)
 	kept = min(max(kept, least), most)
 	switch {
 	case wanted > seen.Count:
 		d.Count, d.Reason = wanted, reasonUp(scaling, seen, d.Need, wanted)
 		d.restrain(scaling, seen, state)
-		state.doubt = state.doubt.rise(scaling, now)
+		state.doubt = state.doubt.rise(doubted, now)
 	case kept < seen.Count:
 		d.Count, d.Reason = kept, fmt.Sprintf("no more than %d needed for %s", kept, why)
-		state.doubt = state.doubt.fall(scaling, kept, now)
+		state.doubt = state.doubt.fall(doubted, kept, now)
 	case wanted < seen.Count:
 		d.Count, d.Reason = seen.Count, fmt.Sprintf("%d needed now, %d within %s", wanted, kept, why)
 	default:
@@ -158,10 +158,10 @@ func (d *Decision) restrain(scaling spec.Scaling, seen Observed, state State) {
 	}
 }
 
-// rose notes the workers that were started since the last look.
-func (s State) rose(count int, now time.Time) State {
+// rose notes the workers that were started since the last look, where their rate is limited.
+func (s State) rose(scaling spec.Scaling, count int, now time.Time) State {
 	s.starts = s.starts.since(now.Add(-time.Minute))
-	if s.known && count > s.count {
+	if s.known && count > s.count && scaling.StartsPerMinute > 0 {
 		s.starts = s.starts.add(now, count-s.count)
 	}
 	s.count, s.known = count, true

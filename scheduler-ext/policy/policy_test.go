@@ -148,3 +148,32 @@ func TestCallsTooShortToBeSeenKeepTheirWorker(t *testing.T) {
 		}
 	}
 }
+
+// TestDoubtKeepsNobodyWithoutNeed: workers that went and were missed stay longer the next time, but not when there are no calls at all.
+func TestDoubtKeepsNobodyWithoutNeed(t *testing.T) {
+	now, count, state := time.Unix(1000, 0), 0, policy.State{}
+	at := func(after time.Duration, depth int64) int {
+		now = now.Add(after)
+		var decision policy.Decision
+		decision, state = policy.Decide(scaling(), policy.Observed{Depth: depth, Count: count}, state, now)
+		count = decision.Count
+		return count
+	}
+	at(0, 20)
+	at(time.Second, 16)
+	if got := at(window, 16); got != 4 {
+		t.Fatalf("%d workers after the window, want 4", got)
+	}
+	at(time.Second, 20) // and one of them is missed
+	at(time.Second, 16)
+	if got := at(window, 16); got != 5 {
+		t.Errorf("%d workers after the window, want 5 for twice the window", got)
+	}
+	at(time.Second, 0)
+	if got := at(window-1, 0); got != 4 {
+		t.Errorf("%d workers within the window, want the 4 of twice the window", got)
+	}
+	if got := at(1, 0); got != 0 {
+		t.Errorf("%d workers after a window without calls, want none", got)
+	}
+}

@@ -19,22 +19,23 @@ type needed struct {
 
 // see takes the need of this moment. The workers of a function never seen, as after a restart of the autoscaler, count as needed
 // until now. The window given is not changed.
-func (w window) see(scaling spec.Scaling, count, wanted int, now time.Time) window {
+func (w window) see(longest spec.Duration, count, wanted int, now time.Time) window {
 	before := count
 	if len(w.needs) > 0 {
 		before = w.needs[len(w.needs)-1].workers
 	}
-	oldest := now.Add(-max(scaling.ScaledownWindow, scaling.ZeroWindow).Std())
-	return w.push(needed{now, before}).push(needed{now, wanted}).since(oldest)
+	oldest := now.Add(-longest.Std())
+	longer := window{append(make([]needed, 0, len(w.needs)+2), w.needs...)}
+	return longer.push(needed{now, before}).push(needed{now, wanted}).since(oldest)
 }
 
-// push adds a need and drops the ones that it makes unimportant.
+// push adds a need and drops the ones that it makes unimportant; it changes the window.
 func (w window) push(n needed) window {
 	kept := len(w.needs)
 	for kept > 0 && w.needs[kept-1].workers <= n.workers {
 		kept--
 	}
-	return window{append(w.needs[:kept:kept], n)}
+	return window{append(w.needs[:kept], n)}
 }
 
 // since drops the needs that ended before.
@@ -45,13 +46,17 @@ func (w window) since(oldest time.Time) window {
 	return w
 }
 
-// keep is how many workers the windows keep, and which window does. A need that ended a whole window ago counts no more.
-func (w window) keep(scaling spec.Scaling, now time.Time) (int, spec.Duration) {
-	highest := w.since(now.Add(-scaling.ScaledownWindow.Std())).needs[0].workers
-	if highest == 0 && w.since(now.Add(-scaling.ZeroWindow.Std())).needs[0].workers > 0 {
+// keep is how many workers the windows keep, and which window does. A need that ended a whole window ago counts no more. doubted is
+// the scale-down window as doubt makes it: it keeps workers while there is any need, and none without.
+func (w window) keep(scaling spec.Scaling, doubted spec.Duration, now time.Time) (int, spec.Duration) {
+	within := func(length spec.Duration) int { return w.since(now.Add(-length.Std())).needs[0].workers }
+	switch {
+	case within(scaling.ScaledownWindow) > 0:
+		return within(doubted), doubted
+	case within(scaling.ZeroWindow) > 0:
 		return 1, scaling.ZeroWindow
 	}
-	return highest, scaling.ScaledownWindow
+	return 0, scaling.ScaledownWindow
 }
 
 // starts are those of the last minute, for the rate limit.

@@ -1,6 +1,7 @@
 package simulator_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +16,16 @@ func model() simulator.Model {
 	return simulator.Model{Scale: 30 * time.Millisecond, Start: 300 * time.Millisecond, Concurrency: 4, Max: 1000}
 }
 
-// TestBetterThanTheReferences: on every shape some variant of ours has no more cost and no more wait than each reference.
+// TestBetterThanTheReferences: on every shape some variant of ours has no more cost and no more wait than each reference. LONG=1
+// takes more functions.
 func TestBetterThanTheReferences(t *testing.T) {
-	const length = 2 * time.Hour
+	const length, calls = 2 * time.Hour, 2000 // of a function
+	functions := 15
+	if os.Getenv("LONG") != "" {
+		functions = 50
+	}
 	for _, shape := range simulator.Shapes() {
-		trace, err := simulator.Generate(shape.Name, 50, 100_000, length, 1)
+		trace, err := simulator.Generate(shape.Name, functions, functions*calls, length, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
