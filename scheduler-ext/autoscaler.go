@@ -78,6 +78,7 @@ type scaler struct {
 	news    chan news.Item
 	applied chan applied
 	asked   chan question
+	counted chan chan<- struct{}
 	changes *changes
 	limits  chan quota.Limits
 
@@ -88,8 +89,11 @@ type scaler struct {
 	states map[queue.Function]*state
 	awake  map[queue.Function]struct{}
 	fleet  *fleet.Fleet
-	// recall says that what has no place since before this instance acted is still to be read.
-	recall bool
+	// recall says that what has no place since before this instance acted is still to be read, recalled hands it over, and knows that it
+	// came.
+	recall   bool
+	recalled chan recalled
+	knows    bool
 	// wrong is what was reported of functions whose jobs are wrong.
 	wrong map[queue.Function]string
 	// sharing divides what functions share; limited is when its limits were last read.
@@ -131,7 +135,8 @@ func New(config Config) (*Autoscaler, error) {
 			target: &target{nomad: config.Nomad, leader: config.Leader, log: config.Log},
 			rests:  &rests{nc: config.NATS, leader: config.Leader, fleet: crew, log: config.Log},
 			hints:  make(chan hint, hintBuffer), beats: make(chan queue.Heartbeat, beatBuffer), news: make(chan news.Item, newsBuffer),
-			applied: make(chan applied), asked: make(chan question), changes: newChanges(), limits: make(chan quota.Limits),
+			applied: make(chan applied), asked: make(chan question), counted: make(chan chan<- struct{}),
+			recalled: make(chan recalled), changes: newChanges(), limits: make(chan quota.Limits),
 			slots: make(chan struct{}, maxRequests), states: make(map[queue.Function]*state),
 			awake: make(map[queue.Function]struct{}), fleet: crew, wrong: make(map[queue.Function]string), sharing: quota.New(),
 		},
@@ -208,12 +213,20 @@ func (a *scaler) loop(ctx context.Context) {
 	defer a.scaling.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	next := time.Now() // when it fires
+	sweepIn := func(pause time.Duration) {
+		next = time.Now().Add(pause)
+		timer.Reset(pause)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case h := <-a.hints:
 			a.demand(ctx, h)
+			if time.Until(next) > busySweep { // nobody had calls until now: how many come with this one?
+				sweepIn(hintedSweep)
+			}
 		case beat := <-a.beats:
 			a.heard(ctx, beat)
 		case item := <-a.news:
@@ -228,11 +241,16 @@ func (a *scaler) loop(ctx context.Context) {
 			a.sharing.Limit(limits)
 		case <-a.leader.Changed():
 			a.succeed(ctx)
-			timer.Reset(0)
+			sweepIn(0)
 		case q := <-a.asked:
 			q.answer <- a.why(q.function)
+		case before := <-a.recalled:
+			a.take(ctx, before)
+		case done := <-a.counted:
+			a.reportCapacity()
+			close(done)
 		case <-timer.C:
-			timer.Reset(a.sweep(ctx))
+			sweepIn(a.sweep(ctx))
 		}
 	}
 }
@@ -244,9 +262,8 @@ func (a *scaler) succeed(ctx context.Context) {
 	clear(a.wrong)
 	_, acts := a.leader.Lease()
 	a.metrics.acts(acts)
-	a.recall = acts
+	a.recall, a.knows = acts, false
 	if !acts {
-		a.metrics.forget()
 		return
 	}
 	for _, entry := range a.functions.List() {

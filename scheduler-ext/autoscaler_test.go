@@ -74,8 +74,10 @@ func (r *rig) faulty(t *testing.T) *api.Client {
 	return client
 }
 
+// newRig makes one; tests with a rig of their own run beside each other, because they mostly wait.
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	t.Parallel()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +217,24 @@ func TestHintStartsAWorkerAtOnce(t *testing.T) {
 	r.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if text := recorder.Body.String(); !strings.Contains(text, `freshet_autoscaler_reaction_seconds_count{direction="up"} 1`) {
 		t.Errorf("metrics do not show the reaction: %s", text)
+	}
+}
+
+// TestABurstGetsItsWorkersSoon: the hint of its first call counts as one, and the queue's depth follows at once, also after a pause.
+func TestABurstGetsItsWorkersSoon(t *testing.T) {
+	r := newRig(t)
+	for range 4 {
+		r.publish(t, 9)
+		began := time.Now()
+		if err := r.nc.Publish(r.function.DemandSubject(), nil); err != nil {
+			t.Fatal(err)
+		}
+		eventually.True(t, "3 workers", func() bool { return r.count(t) == 3 })
+		if took := time.Since(began); took > 500*time.Millisecond {
+			t.Errorf("a burst got its workers only after %s", took)
+		}
+		r.finish(t, 9)
+		eventually.True(t, "none", func() bool { return r.count(t) == 0 })
 	}
 }
 

@@ -51,8 +51,10 @@ type state struct {
 	evaluated uint64
 	wokeAt    time.Time
 	wokeFor   uint64
-	// unplaced are the workers that Nomad has no place for, by group, and why; full says until when a group counts as full.
+	// unplaced are the workers that Nomad has no place for, by group, and why, and housed those that had one when it last said so;
+	// full says until when a group counts as full.
 	unplaced map[string]int
+	housed   int
 	missing  string
 	full     map[string]fullness
 
@@ -105,12 +107,19 @@ func (s *state) adopt(entry jobs.Entry) {
 	for _, group := range entry.Groups {
 		s.counts[group.Name] = group.Count
 	}
+	if s.evaluated == 0 { // until Nomad says otherwise
+		s.housed = entry.Count
+	}
 }
 
 // placed takes what an evaluation found no place for.
 func (s *state) placed(item news.Item, now time.Time) {
 	s.unplaced, s.missing = item.Unplaced, item.Why
 	s.evaluated = max(s.evaluated, item.JobIndex)
+	s.housed = 0
+	for group, count := range s.counts {
+		s.housed += max(count-item.Unplaced[group], 0)
+	}
 	if s.full == nil {
 		s.full = make(map[string]fullness)
 	}

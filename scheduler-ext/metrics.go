@@ -1,6 +1,7 @@
 package autoscaler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -79,25 +80,42 @@ func (m *metrics) policy(function queue.Function, wrong bool) {
 	m.wrong.DeleteLabelValues(function.Namespace, function.App, function.Name)
 }
 
-// forget drops what only the instance that acts knows.
-func (m *metrics) forget() { m.pending.Reset() }
-
-// reportCapacity counts the workers without a place, for those who add nodes.
+// reportCapacity counts the workers without a place, for those who add nodes. Whoever asks gets what is so now: by a count of a moment
+// ago, workers that found a place meanwhile would be there twice. An instance that does not know yet what had no place before says nothing.
 func (a *scaler) reportCapacity() {
 	a.metrics.pending.Reset()
+	if _, acts := a.leader.Lease(); !acts || !a.knows {
+		return
+	}
 	a.metrics.pending.WithLabelValues(noDevice).Set(0) // never absent: a missing metric is no zero to those who read it
 	for function, s := range a.states {
 		entry, known := a.functions.Entry(function)
 		if !known {
 			continue
 		}
+		unplaced := s.unplaced
+		if s.later != nil { // news for when Nomad has answered
+			unplaced = s.later.Unplaced
+		}
 		for _, group := range entry.Groups {
 			device, each := group.Device, max(group.Devices, 1)
 			if device == "" {
 				device = noDevice
 			}
-			a.metrics.pending.WithLabelValues(device).Add(float64(s.unplaced[group.Name] * each))
+			a.metrics.pending.WithLabelValues(device).Add(float64(unplaced[group.Name] * each))
 		}
+	}
+}
+
+// count has the metrics brought up to date, unless that takes too long.
+func (a *Autoscaler) count(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, whyWait)
+	defer cancel()
+	done := make(chan struct{})
+	select {
+	case a.scaler.counted <- done:
+		<-done
+	case <-ctx.Done():
 	}
 }
 
@@ -107,7 +125,11 @@ func (a *Autoscaler) Handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n")) // a client that left does not care
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	metrics := promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		a.count(r.Context())
+		metrics.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET /v1/scaling/{app}/{function}", a.handleWhy)
 	return mux
 }

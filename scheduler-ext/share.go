@@ -33,6 +33,7 @@ func (a *scaler) share(ctx context.Context, now time.Time) {
 		for _, count := range s.unplaced {
 			d.Unplaced += count
 		}
+		d.Placed = min(s.housed, d.Count)
 		if len(entry.Groups) == 1 { // one with several groups moves on where there is no room
 			d.Pool = fmt.Sprintf("priority %d, %s, %s", entry.Spec.Priority, entry.Groups[0].Device, strings.Join(entry.Spec.Datacenters, ","))
 		}

@@ -19,6 +19,8 @@ const (
 	// busySweep is used while any function has calls, was asked for, or is about to lose workers; idleSweep otherwise.
 	busySweep = 250 * time.Millisecond
 	idleSweep = time.Second
+	// hintedSweep is how long after the first hint the depths are read: a burst is published by then.
+	hintedSweep = 50 * time.Millisecond
 	// demandHolds is how long a hint counts while no depth confirms it: publishing follows the hint within milliseconds.
 	demandHolds = time.Second
 	// sweepTimeout bounds one sweep.
@@ -93,7 +95,8 @@ func (a *scaler) changed(ctx context.Context, function queue.Function) {
 
 // sweep reads all queues' depths and decides for every function that has calls or workers. It returns when to sweep again.
 func (a *scaler) sweep(ctx context.Context) time.Duration {
-	if _, acts := a.leader.Lease(); !acts {
+	lease, acts := a.leader.Lease()
+	if !acts {
 		return idleSweep
 	}
 	reading, cancel := context.WithTimeout(ctx, sweepTimeout)
@@ -122,7 +125,7 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 	}
 	if a.recall {
 		a.recall = false
-		a.scaling.Go(func() { a.readBlocked(ctx) })
+		a.scaling.Go(func() { a.readBlocked(ctx, lease.Index) })
 	}
 	a.share(ctx, now)
 	next := idleSweep
@@ -135,25 +138,44 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 			delete(a.states, function)
 		}
 	}
-	a.reportCapacity()
 	return next
 }
 
-// readBlocked tells the loop what had no place before this instance acted. Where it fails, the next evaluations tell.
-func (a *scaler) readBlocked(ctx context.Context) {
+// recalled is what had no place before this instance acted, read under a lease.
+type recalled struct {
+	lease uint64
+	items []news.Item
+	err   error
+}
+
+// readBlocked reads it and hands it to the loop.
+func (a *scaler) readBlocked(ctx context.Context, lease uint64) {
 	reading, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	items, err := news.Blocked(reading, a.target.nomad)
-	if err != nil && ctx.Err() == nil {
-		a.log.Warn().Err(err).Msg("read what has no place")
+	before := recalled{lease: lease}
+	before.items, before.err = news.Blocked(reading, a.target.nomad)
+	select {
+	case a.recalled <- before:
+	case <-ctx.Done():
 	}
-	for _, item := range items {
-		select {
-		case a.news <- item:
-		case <-ctx.Done():
-			return
+}
+
+// take learns what had no place before; what could not be read is read again with the next sweep.
+func (a *scaler) take(ctx context.Context, before recalled) {
+	if lease, acts := a.leader.Lease(); !acts || lease.Index != before.lease {
+		return
+	}
+	if before.err != nil {
+		a.log.Warn().Err(before.err).Msg("read what has no place")
+		a.recall = true
+		return
+	}
+	for _, item := range before.items {
+		if s, ok := a.states[item.Function]; ok && s.evaluated == 0 && s.later == nil { // else newer news came first
+			a.learn(ctx, item)
 		}
 	}
+	a.knows = true
 }
 
 func (a *scaler) state(function queue.Function) *state {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -109,8 +111,8 @@ func printWhy(out io.Writer, why autoscaler.Why) {
 	if why.Start > 0 {
 		fmt.Fprintf(out, "knows   a start takes %s\n", why.Start)
 	}
-	for group, count := range why.Groups {
-		fmt.Fprintf(out, "group   %s has %d\n", group, count)
+	for _, group := range slices.Sorted(maps.Keys(why.Groups)) {
+		fmt.Fprintf(out, "group   %s has %d\n", group, why.Groups[group])
 	}
 	if len(why.Held) == 0 {
 		fmt.Fprintln(out, "held    by nothing")

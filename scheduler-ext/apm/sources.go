@@ -31,6 +31,10 @@ func (p *Plugin) pending(ctx context.Context, kind string) (int, error) {
 		if acting := metrics[metricActing].GetMetric(); len(acting) != 1 || acting[0].GetGauge().GetValue() != 1 {
 			continue
 		}
+		if len(metrics[metricPending].GetMetric()) == 0 {
+			failures = append(failures, fmt.Errorf("the autoscaler at %s took over and does not know yet", address))
+			continue
+		}
 		sum := 0.0
 		for _, metric := range metrics[metricPending].GetMetric() {
 			if kind == "" || kindOf(metric) == kind {

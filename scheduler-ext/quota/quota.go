@@ -80,9 +80,9 @@ func scopeOf(namespace, key string) (scope, string) {
 // Demand is one function's.
 type Demand struct {
 	Function queue.Function
-	// Need is how many workers it would have, Min how many it keeps, Count how many Nomad was told to run, Unplaced how many of
-	// them have no place.
-	Need, Min, Count, Unplaced int
+	// Need is how many workers it would have, Min how many it keeps, Count how many Nomad was told to run, Placed and Unplaced how
+	// many of them are known to have a place, and to have none.
+	Need, Min, Count, Placed, Unplaced int
 	// Devices is what a worker takes of them.
 	Devices int
 	// Pool names what it competes for: functions with the same one share nodes fairly.
@@ -175,7 +175,7 @@ func byPool(demands []Demand) map[string][]Demand {
 func (s *Sharing) observe(name string, members []Demand, now time.Time) {
 	placed, unplaced, needs := 0, 0, 0
 	for _, d := range members {
-		placed += d.Count - d.Unplaced
+		placed += d.Placed
 		unplaced += d.Unplaced
 		needs += max(d.Need, d.Min)
 	}

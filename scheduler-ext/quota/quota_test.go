@@ -85,7 +85,8 @@ func TestFunctionsThatCompeteGetEqualShares(t *testing.T) {
 			d := demand("a", name, needs[name])
 			d.Pool, d.Count = "batch", counts[name]
 			d.Unplaced = max(counts[name]-max(room-placed, 0), 0)
-			placed += d.Count - d.Unplaced
+			d.Placed = d.Count - d.Unplaced
+			placed += d.Placed
 			demands = append(demands, d)
 		}
 		got := s.Divide(demands, now)
@@ -132,6 +133,7 @@ func TestRoomIsNotLostWhileWorkersChange(t *testing.T) {
 			if name == "new" {
 				d.Count, d.Unplaced = newCount, newUnplaced
 			}
+			d.Placed = d.Count - d.Unplaced
 			demands = append(demands, d)
 		}
 		got := s.Divide(demands, now)

@@ -147,13 +147,13 @@ func recipe(t *testing.T, begins string, with ...[2]string) string {
 	return text
 }
 
-// policyHere makes a policy of the page one for the test's pool: its target, and an answer within seconds.
+// policyHere makes a policy of the page one for the test's pool: its target, and times as short as its nodes' starts.
 func policyHere(t *testing.T, begins string, with ...[2]string) string {
 	t.Helper()
 	return recipe(t, begins, append(with,
 		[2]string{`target "aws-asg" `, `target "nodepool" `},
 		[2]string{`evaluation_interval = "10s"`, `evaluation_interval = "1s"`},
-		[2]string{`cooldown            = "2m"`, `cooldown = "1s"`},
+		[2]string{`cooldown            = "2m"`, `cooldown = "8s"`},
 	)...)
 }
 

@@ -13,10 +13,17 @@ import (
 	"github.com/freshet-dev/freshet/sdk/client"
 )
 
-// TestOnlineWorkWinsOverBatch: two nodes full of batch workers in the middle of long calls. An online function gets its workers at
-// once by preemption, and the calls that lost theirs run again and end well.
-func TestOnlineWorkWinsOverBatch(t *testing.T) {
+// TestTwoNodes has what is about full nodes.
+func TestTwoNodes(t *testing.T) {
 	secondNode(t)
+	t.Run("batch functions share", batchFunctionsShareTheNodes)
+	t.Run("online work wins over batch", onlineWorkWinsOverBatch)
+}
+
+// onlineWorkWinsOverBatch: two nodes full of batch workers in the middle of long calls. An online function gets its workers at
+// once by preemption, and the calls that lost theirs run again and end well.
+func onlineWorkWinsOverBatch(t *testing.T) {
+	const length = 6 * time.Second
 	scheduler := &api.SchedulerConfiguration{PreemptionConfig: api.PreemptionConfig{ServiceSchedulerEnabled: true}}
 	if _, _, err := shared.nomad.Operator().SchedulerSetConfiguration(scheduler, nil); err != nil {
 		t.Fatal(err)
@@ -51,8 +58,8 @@ func TestOnlineWorkWinsOverBatch(t *testing.T) {
 			again++
 		}
 	}
-	for range 8 {
-		batch.Go(func() { call("batch", 12*time.Second) })
+	for range 5 {
+		batch.Go(func() { call("batch", length) })
 	}
 	eventually.True(t, "four batch workers run", func() bool { return running(t, "batch") == 4 })
 	began := time.Now()
@@ -76,7 +83,7 @@ func TestOnlineWorkWinsOverBatch(t *testing.T) {
 	if preempted == 0 {
 		t.Error("nothing was preempted")
 	}
-	if took > 12*time.Second {
+	if took > length {
 		t.Errorf("online calls waited %s", took)
 	}
 	if again == 0 {

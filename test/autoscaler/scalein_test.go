@@ -27,9 +27,14 @@ func often(t *testing.T, usual int) int {
 	return usual
 }
 
-// TestScaleInCutsNobodyShort: load that comes and goes, with calls of 0.1 to 60 s, so that workers are taken away again and again
-// while others are busy. Each call runs once and to its end.
+// TestScaleInCutsNobodyShort: load that comes and goes, with calls of 0.1 to 10 s, or to 60 s where it runs often, so that workers are
+// taken away again and again while others are busy. Each call runs once and to its end.
 func TestScaleInCutsNobodyShort(t *testing.T) {
+	t.Parallel() // with those that call other functions and change nothing of the cluster
+	want, longest, rare := int64(often(t, 20)), 10*time.Second, 20
+	if want >= 100 {
+		longest, rare = time.Minute, 150
+	}
 	functions := []string{"a", "b", "c", "d"}
 	c := client.New(shared.state.Gateway())
 	falls := atomic.Int64{}
@@ -44,12 +49,12 @@ func TestScaleInCutsNobodyShort(t *testing.T) {
 			for ctx.Err() == nil { // some calls at once, then a pause
 				for range 1 + rand.IntN(14) {
 					length := time.Duration(100+rand.IntN(2500)) * time.Millisecond
-					if rand.IntN(150) == 0 {
-						length = time.Duration(20+rand.IntN(40)) * time.Second
+					if rand.IntN(rare) == 0 {
+						length = longest/3 + rand.N(longest*2/3)
 					}
 					flying.Go(func() {
 						calls.Add(1)
-						if length >= 20*time.Second {
+						if length >= longest/3 {
 							long.Add(1)
 						}
 						got, err := wait(context.WithoutCancel(ctx), c, function, length)
@@ -73,7 +78,6 @@ func TestScaleInCutsNobodyShort(t *testing.T) {
 			flying.Wait()
 		})
 	}
-	want := int64(often(t, 25))
 	deadline := time.Now().Add(time.Duration(want)*20*time.Second + patience)
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -82,7 +86,8 @@ func TestScaleInCutsNobodyShort(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
-	t.Logf("%d calls, %d of them of 20 to 60 s and %d delivered twice, while workers were taken away %d times", calls.Load(), long.Load(), again.Load(), falls.Load())
+	t.Logf("%d calls, %d of them of %s to %s and %d delivered twice, while workers were taken away %d times",
+		calls.Load(), long.Load(), longest/3, longest, again.Load(), falls.Load())
 	if falls.Load() < want {
 		t.Errorf("workers were taken away only %d times, want %d", falls.Load(), want)
 	}

