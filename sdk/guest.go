@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -20,15 +19,11 @@ import (
 // serveStdio serves calls on the process's standard streams. What the program prints on standard output goes to standard
 // error from here on, so that it cannot break the protocol.
 func (a *App) serveStdio(ctx context.Context) error {
-	protocol, err := syscall.Dup(1)
+	protocol, err := takeStdout()
 	if err != nil {
-		return fmt.Errorf("keep the protocol's descriptor: %w", err)
+		return err
 	}
-	syscall.CloseOnExec(protocol)
-	if err := syscall.Dup3(2, 1, 0); err != nil {
-		return fmt.Errorf("move standard output: %w", err)
-	}
-	return a.serve(ctx, os.Stdin, os.NewFile(uintptr(protocol), "protocol"))
+	return a.serve(ctx, os.Stdin, protocol)
 }
 
 // serve speaks the protocol of package wire until the host closes the input or asks for the end.

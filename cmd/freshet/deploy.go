@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ type deployOptions struct {
 	// rebuild builds images of Dockerfiles though they are there, whose steps reach buildNetwork.
 	rebuild      bool
 	buildNetwork string
+	// arch is the architecture of the cluster's nodes, as Go calls it.
+	arch string
 	// sdk is where Go programs find the SDK.
 	sdk sdk
 	// trial renames the app: it is deployed to be tried out, and no list of deploys has it.
@@ -80,6 +83,7 @@ app had before and has no more are stopped.`,
 // addBuildFlags adds the flags of every command that deploys a source.
 func (o *deployOptions) addBuildFlags(cmd *cobra.Command) {
 	cmd.Flags().StringToStringVarP(&o.env, "env", "e", nil, "set a variable of the functions' environment, NAME=VALUE")
+	cmd.Flags().StringVar(&o.arch, "arch", "", "architecture of the cluster's nodes, amd64 or arm64 (default: this machine's)")
 	cmd.Flags().StringVar(&o.python, "python", python.Interpreter, "the Python that reads a Python file's settings, 3.9 or newer")
 	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none, or dockerfile:PATH")
 	cmd.Flags().BoolVar(&o.rebuild, "rebuild", false, "build images of Dockerfiles again, each step")
@@ -186,14 +190,26 @@ func build(ctx context.Context, source, code string, o deployOptions) (spec.Mani
 	if strings.HasSuffix(source, ".py") {
 		return bundlePython(ctx, source, code, o)
 	}
-	if err := buildProgram(ctx, source, code, o.sdk); err != nil {
+	environment, err := o.sdk.environment(ctx)
+	if err != nil {
+		return spec.Manifest{}, fmt.Errorf("build %s: %w", source, err)
+	}
+	arch := or(o.arch, runtime.GOARCH)
+	if err := buildProgram(ctx, source, code, append(environment, "GOOS=linux", "GOARCH="+arch)); err != nil {
 		return spec.Manifest{}, err
 	}
-	return readManifest(ctx, code)
+	if runtime.GOOS == "linux" && runtime.GOARCH == arch {
+		return readManifest(ctx, code)
+	}
+	own := code + "-own.exe" // which Windows runs for its name, and others all the same
+	if err := buildProgram(ctx, source, own, environment); err != nil {
+		return spec.Manifest{}, err
+	}
+	return readManifest(ctx, own)
 }
 
 // buildProgram builds the folder's main package without cgo: the sandbox's root holds nothing but the program.
-func buildProgram(ctx context.Context, dir, out string, s sdk) error {
+func buildProgram(ctx context.Context, dir, out string, environment []string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return fmt.Errorf("find the program: %w", err)
@@ -201,14 +217,10 @@ func buildProgram(ctx context.Context, dir, out string, s sdk) error {
 	if !info.IsDir() {
 		return fmt.Errorf("find the program: %s is a file: name the folder of a Go main package, or a .py file", dir)
 	}
-	environment, err := s.environment(ctx)
-	if err != nil {
-		return fmt.Errorf("build %s: %w", dir, err)
-	}
 	// Without what only debuggers read, and without the commit: the same source is the same version.
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
 	build.Dir = dir
-	build.Env = append(environment, "CGO_ENABLED=0", "GOOS=linux")
+	build.Env = append(environment, "CGO_ENABLED=0")
 	output, err := build.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("build %s: %w; the Go command says:\n%s", dir, err, bytes.TrimSpace(output))

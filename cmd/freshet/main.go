@@ -54,11 +54,11 @@ A first round, on one machine:
 		cmd.GroupID = "use"
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{newUp(env), newDown(env), newStatus(env), newDemo(env)} {
+	for _, cmd := range machineCommands(env) {
 		cmd.GroupID = "run"
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{newNATS(env), newGateway(env), newAutoscaler(env)} {
+	for _, cmd := range []*cobra.Command{newGateway(env), newAutoscaler(env)} {
 		cmd.GroupID = "part"
 		root.AddCommand(cmd)
 	}
