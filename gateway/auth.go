@@ -43,7 +43,7 @@ type identityKey struct{}
 // may tells whether the request may touch the function, whose namespace and names may be empty for all of them.
 func may(ctx context.Context, f queue.Function) bool {
 	who, known := ctx.Value(identityKey{}).(identity)
-	return !known || who.token.covers(f)
+	return !known || who.token.covers(ownName(f))
 }
 
 // turnAway refuses a request at once: the rest of its body, which the server would read first, may wait for the answer.
@@ -69,7 +69,7 @@ func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		f := asked(r)
-		if byID := r.PathValue("id") != ""; !byID && v != verbAdmin && !t.covers(f) { // handlers check what an id names
+		if byID := r.PathValue("id") != ""; !byID && v != verbAdmin && !t.covers(ownName(f)) { // handlers check what an id names
 			g.turnAway(w, r, forbidden("the token is not for all that is asked for: name a namespace and a function that it is for"))
 			return
 		}

@@ -89,7 +89,12 @@ func (s *spawns) openBulk(r *http.Request, t target) (*bulkSpawn, error) {
 		if from != 0 {
 			return nil, badInput("query parameter from", t.header.query.Get("from"), "name the batch too, or begin with input 0")
 		}
-		b.batch = queue.Batch{ID: id, Function: t.key, Open: true, Spawned: t.began, Keep: t.header.keep}
+		b.batch = queue.Batch{
+			ID: id, Function: t.key, Open: true, Spawned: t.began, Keep: t.header.keep, Callback: first(r.Header, "Freshet-Callback"),
+		}
+		if err := s.callbacks.expect(r.Context(), stores, b.batch); err != nil {
+			return nil, err
+		}
 		return b, b.save(r.Context())
 	}
 	if b.batch, err = s.resumed(r.Context(), t, id, from); err != nil {
@@ -203,6 +208,9 @@ func (b *bulkSpawn) add(ctx context.Context, line []byte) error {
 		return badInput("request", b.key.String(), err.Error())
 	}
 	if err := b.settle(ctx, bulkWindow-1); err != nil {
+		return err
+	}
+	if err := b.keepPace(ctx, b.stopped); err != nil {
 		return err
 	}
 	future, err := b.bulk.PublishMsgAsync(msg)

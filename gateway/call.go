@@ -34,7 +34,7 @@ type call struct {
 // handleCall calls a function and waits for the result. A caller who goes away does not end the call, unless the function says
 // so: its result is stored as any other.
 func (c *caller) handleCall(w http.ResponseWriter, r *http.Request) {
-	t, err := c.prepare(r, "redirect", "wait")
+	t, err := c.prepareOne(r, "redirect", "wait")
 	if err != nil {
 		c.refuse(w, r, err)
 		return

@@ -135,15 +135,13 @@ func (b *callbacks) post(ctx context.Context, call, address string) error {
 	if err != nil {
 		return err
 	}
-	result, err := b.awaitStored(ctx, call, 0)
+	view, err := b.view(ctx, batch, call)
 	if err != nil {
 		return err
 	}
-	view := viewCall(batch, call)
-	view.end(result)
 	body, err := json.Marshal(view)
 	if err != nil {
-		return fmt.Errorf("encode call: %w", err)
+		return fmt.Errorf("encode what ended: %w", err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
@@ -164,6 +162,20 @@ func (b *callbacks) post(ctx context.Context, call, address string) error {
 		return errors.New(response.Status)
 	}
 	return nil
+}
+
+// view is what is told of a call, or of a whole batch.
+func (b *callbacks) view(ctx context.Context, batch queue.Batch, call string) (any, error) {
+	if queue.InputOf(call) < 0 {
+		return b.viewEnd(ctx, batch)
+	}
+	result, err := b.awaitStored(ctx, call, 0)
+	if err != nil {
+		return nil, err
+	}
+	view := viewCall(batch, call)
+	view.end(result)
+	return view, nil
 }
 
 // sign is the time and a MAC over it and the body: who has the secret can tell that a POST is from here, and recent.

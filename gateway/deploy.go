@@ -181,7 +181,7 @@ func (p present) changes(manifest spec.Manifest) ([]history.Change, error) {
 	}
 	var before []spec.Function
 	for _, job := range p {
-		if !job.Foreign && !job.Stopped {
+		if !job.Foreign && !job.Stopped && !job.Spec.IsPool() {
 			before = append(before, job.Spec)
 		}
 	}
@@ -225,7 +225,8 @@ func (d *deploys) replace(ctx context.Context, there present, manifest spec.Mani
 		kept[id] = true
 	}
 	for id, job := range there {
-		if kept[id] || job.Foreign || job.Stopped {
+		pool := job.Spec.IsPool() && kept[job.Spec.App+"."+spec.BaseName(job.Spec.Name)] // which goes with its function
+		if kept[id] || pool || job.Foreign || job.Stopped {
 			continue
 		}
 		touched = append(touched, id)

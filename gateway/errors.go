@@ -22,6 +22,7 @@ const (
 	kindTooLarge     wire.Kind = "too_large"
 	kindTooSlow      wire.Kind = "too_slow"
 	kindQueueFull    wire.Kind = "queue_full"
+	kindRateLimited  wire.Kind = "rate_limited"
 	kindUnavailable  wire.Kind = "unavailable"
 	kindConflict     wire.Kind = "conflict"
 	kindGone         wire.Kind = "gone"
@@ -54,7 +55,7 @@ func statusOf(kind wire.Kind) int {
 		return http.StatusRequestTimeout
 	case kindTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case kindQueueFull:
+	case kindQueueFull, kindRateLimited:
 		return http.StatusTooManyRequests
 	case kindConflict:
 		return http.StatusConflict

@@ -138,6 +138,8 @@ type stores struct {
 	// schedules are followed by every gateway.
 	schedules jetstream.KeyValue
 	deploys   history.History
+	// pools says which combinations of parameters were called lately, batches which batches' ends are to be told.
+	pools, batches jetstream.KeyValue
 }
 
 // New makes a gateway and starts nothing.
@@ -174,6 +176,7 @@ func New(config Config) (*Gateway, error) {
 		},
 		responder: answers, directory: functions, metrics: metrics,
 	}
+	calls.pools = newPools(calls.exchange, functions, config.Jobs, cmp.Or(config.Streams.PoolIdle, queue.DefaultPoolIdle))
 	g := &Gateway{
 		caller: calls,
 		guard: &guard{
@@ -257,39 +260,43 @@ func (g *Gateway) openStores(run context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", queue.ResultsStream, err)
 	}
-	keys, err := g.js.KeyValue(ctx, queue.KeysBucket)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", queue.KeysBucket, err)
-	}
-	tokens, err := g.js.KeyValue(ctx, queue.TokensBucket)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", queue.TokensBucket, err)
-	}
-	ticks, err := g.js.KeyValue(ctx, queue.SchedulesBucket)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", queue.SchedulesBucket, err)
+	opened := &stores{results: results}
+	for bucket, into := range map[string]*jetstream.KeyValue{
+		queue.KeysBucket: &opened.keys, queue.TokensBucket: &opened.tokens, queue.SchedulesBucket: &opened.schedules,
+		queue.PoolsBucket: &opened.pools, queue.ToldBucket: &opened.batches,
+	} {
+		if *into, err = g.js.KeyValue(ctx, bucket); err != nil {
+			return fmt.Errorf("open %s: %w", bucket, err)
+		}
 	}
 	past, err := g.js.KeyValue(ctx, queue.DeploysBucket)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", queue.DeploysBucket, err)
 	}
 	if g.guard.on {
-		if err := g.followTokens(run, tokens); err != nil {
+		if err := g.followTokens(run, opened.tokens); err != nil {
 			return err
 		}
 	}
-	g.ready.Store(&stores{results, keys, tokens, ticks, history.History{Bucket: past}})
+	opened.deploys = history.History{Bucket: past}
+	g.ready.Store(opened)
 	if len(g.spawns.callbacks.secret) > 0 {
 		g.done.Go(func() {
 			if err := g.spawns.callbacks.follow(run); err != nil && run.Err() == nil {
 				g.exchange.log.Error().Err(err).Msg("callers are told nothing by this gateway")
 			}
 		})
+		g.done.Go(func() {
+			if err := g.spawns.callbacks.followBatches(run, opened.batches); err != nil && run.Err() == nil {
+				g.exchange.log.Error().Err(err).Msg("this gateway does not look for the ends of batches")
+			}
+		})
 	}
 	g.done.Go(func() { g.sweep.follow(run) })
 	g.done.Go(func() { g.deploys.sweepWarmed(run) })
+	g.done.Go(func() { g.pools.follow(run, opened.pools) })
 	g.done.Go(func() {
-		if err := g.schedules.follow(run, ticks); err != nil && run.Err() == nil {
+		if err := g.schedules.follow(run, opened.schedules); err != nil && run.Err() == nil {
 			g.exchange.log.Error().Err(err).Msg("schedules make no calls here")
 		}
 	})

@@ -324,12 +324,18 @@ func startWorker(tb testing.TB, url string, slots int, run func(*queue.Delivery)
 // startWorkerOf is startWorker for a run that needs its worker.
 func startWorkerOf(tb testing.TB, url string, slots int, run func(*worker) func(*queue.Delivery) queue.Result) *worker {
 	tb.Helper()
+	return startWorkerFor(tb, url, echoKey(), slots, run)
+}
+
+// startWorkerFor is startWorkerOf for another function.
+func startWorkerFor(tb testing.TB, url string, key queue.Function, slots int, run func(*worker) func(*queue.Delivery) queue.Result) *worker {
+	tb.Helper()
 	nc := connect(tb, url)
 	store, err := queue.OpenStore(nc, "alloc-1")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	puller, err := queue.OpenPuller(tb.Context(), nc, echoKey(), slots, zerolog.Nop())
+	puller, err := queue.OpenPuller(tb.Context(), nc, key, slots, zerolog.Nop())
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -209,6 +209,12 @@ func (m *mapping) read(ctx context.Context, body io.Reader) {
 				m.ends <- mapped{Index: index, unsaid: true}
 				continue
 			}
+			if err := m.keepPace(ctx, m.stopped); err != nil {
+				if ctx.Err() == nil {
+					m.cut.Store(true)
+				}
+				return
+			}
 			m.running.Go(func() { m.ends <- m.call(ctx, index, line) })
 		}
 	}

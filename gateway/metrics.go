@@ -43,6 +43,7 @@ type functionStats struct {
 	hinted  atomic.Int64 // when demand was last hinted, in Unix nanoseconds
 	depth   atomic.Int64 // the queue's length when it was last measured
 	touched atomic.Bool  // called since then
+	pace    pace
 
 	function           queue.Function
 	parent             *metrics

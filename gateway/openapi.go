@@ -17,6 +17,7 @@ func parameterTexts() map[string]string {
 	return map[string]string{
 		"namespace": "Environment, a Nomad namespace; * for all in lists. Default default",
 		"method":    "Method of a class",
+		"param.x":   "Value of the class's parameter x; so with every other name",
 		"redirect":  "true answers with 303 to the call's own address what takes longer than wait",
 		"wait":      "How long to wait for the call's end, up to 150s",
 		"stream":    "true keeps the values that the call yields",

@@ -15,6 +15,7 @@ type caller struct {
 	directory
 
 	metrics *metrics
+	pools   *pools
 	buffers buffers
 }
 
@@ -24,6 +25,7 @@ type target struct {
 	function spec.Function
 	key      queue.Function
 	stats    *functionStats
+	pace     *pace // of the function that the request names, whatever its parameters
 	began    time.Time
 }
 
@@ -37,8 +39,18 @@ func (c *caller) prepare(r *http.Request, more ...string) (target, error) {
 	if t.function, err = c.find(t.header.namespace, r.PathValue("app"), r.PathValue("function")); err != nil {
 		return t, err
 	}
+	if err := checkMethod(t.function, t.header.method); err != nil {
+		return t, err
+	}
+	if t.function, err = c.pools.choose(r.Context(), t.function, t.header.parameters, t.header.arguments); err != nil {
+		return t, err
+	}
 	t.key = queue.Function{Namespace: t.header.namespace, App: t.function.App, Name: t.function.Name}
 	t.stats = c.metrics.of(t.key)
+	t.pace = &t.stats.pace
+	if t.function.IsPool() {
+		t.pace = &c.metrics.of(ownName(t.key)).pace
+	}
 	return t, nil
 }
 

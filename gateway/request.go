@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,10 +25,12 @@ const (
 type callHeader struct {
 	namespace   string
 	method      string
-	key         string        // Idempotency-Key
-	timeout     time.Duration // zero: the function's own
-	keep        time.Duration // of the result; zero: as long as usual
-	query       url.Values    // parameters of the request's own
+	key         string            // Idempotency-Key
+	timeout     time.Duration     // zero: the function's own
+	keep        time.Duration     // of the result; zero: as long as usual
+	query       url.Values        // parameters of the request's own
+	parameters  map[string]string // of the function, from the query
+	arguments   string            // of the function, as a JSON object
 	contentType string
 	traceparent string
 }
@@ -39,16 +42,17 @@ func parseCallHeader(h http.Header, rawQuery string, more ...string) (callHeader
 		key:         first(h, "Idempotency-Key"),
 		contentType: first(h, "Content-Type"),
 		traceparent: first(h, "Traceparent"),
+		arguments:   first(h, "Freshet-Parameters"),
 	}
 	if rawQuery != "" {
-		query, err := parseQuery(rawQuery, append([]string{"namespace", "method"}, more...)...)
+		query, err := parseQuery(rawQuery, append([]string{"namespace", "method", parameterPrefix}, more...)...)
 		if err != nil {
 			return callHeader{}, err
 		}
 		if query.Has("namespace") {
 			c.namespace = query.Get("namespace")
 		}
-		c.method, c.query = query.Get("method"), query
+		c.method, c.query, c.parameters = query.Get("method"), query, parametersOf(query)
 	}
 	if !validTrace(c.traceparent) {
 		c.traceparent = "" // W3C Trace Context 3.2.2.1: one that cannot be parsed is ignored, never an error
@@ -147,7 +151,7 @@ func parseQuery(raw string, allowed ...string) (url.Values, error) {
 
 func checkParameter(name string, values, allowed []string) error {
 	for _, known := range allowed {
-		if name != known {
+		if name != known && (known != parameterPrefix || !strings.HasPrefix(name, parameterPrefix)) {
 			continue
 		}
 		if len(values) > 1 {

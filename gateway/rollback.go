@@ -103,6 +103,15 @@ func (d *deploys) warm(ctx context.Context, changes []history.Change, manifest s
 		if !changed[f.Name] {
 			continue
 		}
+		if len(f.Parameters) > 0 {
+			usual, err := f.Arguments(nil, nil)
+			if err != nil {
+				continue // some value has no default: its workers start with their first call
+			}
+			if f, err = f.Pool(usual); err != nil {
+				return err
+			}
+		}
 		group.Go(func() error {
 			err := d.jobs.Warm(ctx, f)
 			var refused *wire.Error

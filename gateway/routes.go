@@ -31,11 +31,11 @@ func (g *Gateway) routes() []route {
 func (g *Gateway) callRoutes() []route {
 	const function = "POST /v1/functions/{app}/{function}/"
 	return []route{
-		{function + "call", verbCall, g.handleCall, "Call a function and wait for the result", []string{"namespace", "method", "redirect", "wait"}, anyType, 200, anyType},
-		{function + "spawn", verbCall, g.spawns.handleSpawn, "Queue a call and answer with its address", []string{"namespace", "method", "stream"}, anyType, 202, plainJSON},
-		{function + "batch", verbCall, g.spawns.handleBulk, "Queue a call for each line", []string{"namespace", "method", "batch", "from"}, ndjson, 202, plainJSON},
-		{function + "map", verbCall, g.handleMap, "Call a function for each line and stream the results", []string{"namespace", "method", "batch", "from", "sent", "window", "order", "on_error"}, ndjson, 200, ndjson},
-		{function + "stream", verbCall, g.handleStream, "Call a generator and stream its values", []string{"namespace", "method"}, anyType, 200, ndjson},
+		{function + "call", verbCall, g.handleCall, "Call a function and wait for the result", []string{"namespace", "method", "param.x", "redirect", "wait"}, anyType, 200, anyType},
+		{function + "spawn", verbCall, g.spawns.handleSpawn, "Queue a call and answer with its address", []string{"namespace", "method", "param.x", "stream"}, anyType, 202, plainJSON},
+		{function + "batch", verbCall, g.spawns.handleBulk, "Queue a call for each line", []string{"namespace", "method", "param.x", "batch", "from"}, ndjson, 202, plainJSON},
+		{function + "map", verbCall, g.handleMap, "Call a function for each line and stream the results", []string{"namespace", "method", "param.x", "batch", "from", "sent", "window", "order", "on_error"}, ndjson, 200, ndjson},
+		{function + "stream", verbCall, g.handleStream, "Call a generator and stream its values", []string{"namespace", "method", "param.x"}, anyType, 200, ndjson},
 		{"GET /v1/functions/{app}/{function}/outputs/{id}", verbRead, g.handleOutput, "Fetch the output of a call that is too large for a line", []string{"namespace"}, "", 200, anyType},
 	}
 }

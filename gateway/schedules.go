@@ -176,8 +176,12 @@ func (s *schedules) fire(ctx context.Context, record scheduleRecord, call string
 	if err != nil {
 		return "", err
 	}
+	if function, err = s.pools.choose(ctx, function, nil, ""); err != nil {
+		return "", err
+	}
 	now := time.Now()
-	t := target{function: function, key: record.function, stats: s.metrics.of(record.function), began: now}
+	key := queue.Function{Namespace: function.Namespace, App: function.App, Name: function.Name}
+	t := target{function: function, key: key, stats: s.metrics.of(key), began: now}
 	t.header.contentType = "application/json"
 	e := t.spawned()
 	e.Call, e.Body, e.Again = call, record.Input, true

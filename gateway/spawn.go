@@ -27,7 +27,7 @@ type spawnView struct {
 
 // handleSpawn takes a call and answers with its address once the queue has it.
 func (s *spawns) handleSpawn(w http.ResponseWriter, r *http.Request) {
-	t, err := s.prepare(r, "stream")
+	t, err := s.prepareOne(r, "stream")
 	if err != nil {
 		s.refuse(w, r, err)
 		return

@@ -114,7 +114,7 @@ func (v *valueWriter) alive() error {
 
 // handleStream calls a generator and writes each value as it comes. A client who goes away ends the call.
 func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
-	t, err := c.prepare(r)
+	t, err := c.prepareOne(r)
 	if err != nil {
 		c.refuse(w, r, err)
 		return

@@ -145,7 +145,7 @@ func (s *state) held(entry jobs.Entry) []string {
 func (a *Autoscaler) handleWhy(w http.ResponseWriter, r *http.Request) {
 	namespace := cmp.Or(r.URL.Query().Get("namespace"), spec.DefaultNamespace)
 	function := queue.Function{Namespace: namespace, App: r.PathValue("app"), Name: r.PathValue("function")}
-	if !spec.ValidName(function.Namespace) || !spec.ValidName(function.App) || !spec.ValidName(function.Name) {
+	if !spec.ValidName(function.Namespace) || !spec.ValidName(function.App) || !spec.ValidFunctionName(function.Name) {
 		answer(w, http.StatusBadRequest, whyAnswer{Error: "a name is wrong: write APP/FUNCTION with letters, digits, - and _"})
 		return
 	}

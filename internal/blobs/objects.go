@@ -38,8 +38,8 @@ type Object struct {
 
 // name checks a name: slashes make folders, and nothing leads out of them.
 func (o *Objects) name(name string) (string, error) {
-	if !regexp.MustCompile(`^[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*$`).MatchString(name) {
-		return "", fmt.Errorf("%w: %q: use letters, digits, '_' and '-', with single dots and slashes between", ErrName, name)
+	if !regexp.MustCompile(`^[A-Za-z0-9_~-]+(?:[./][A-Za-z0-9_~-]+)*$`).MatchString(name) {
+		return "", fmt.Errorf("%w: %q: use letters, digits, '_', '-' and '~', with single dots and slashes between", ErrName, name)
 	}
 	return o.folder + name, nil
 }

@@ -30,6 +30,8 @@ type Batch struct {
 	Keep time.Duration `json:"keep,omitempty"`
 	// Sequence is where the call stands in its function's queue, for a batch of one input.
 	Sequence uint64 `json:"sequence,omitempty"`
+	// Callback is where the caller wants to be told that the whole batch ended; empty when it does not.
+	Callback string `json:"callback,omitempty"`
 	// Cancelled is when the batch was cancelled.
 	Cancelled time.Time `json:"cancelled,omitzero"`
 }

@@ -29,16 +29,21 @@ func AnnounceEnd(ctx context.Context, js jetstream.JetStream, e Envelope) error 
 	if e.Callback == "" {
 		return nil
 	}
-	msg := &nats.Msg{Subject: callbacksSubject(e.Call), Data: []byte(e.Function.tokens()), Header: nats.Header{
-		nats.MsgIdHdr: {e.Call}, headerCall: {e.Call}, headerCallback: {e.Callback},
+	return announce(ctx, js, e.Function, e.Call, e.Callback)
+}
+
+// announce has the gateways tell the end of a call or a batch.
+func announce(ctx context.Context, js jetstream.JetStream, function Function, id, address string) error {
+	msg := &nats.Msg{Subject: callbacksSubject(id), Data: []byte(function.tokens()), Header: nats.Header{
+		nats.MsgIdHdr: {id}, headerCall: {id}, headerCallback: {address},
 	}}
 	if _, err := js.PublishMsg(ctx, msg); err != nil {
-		return fmt.Errorf("announce the end of call %s: %w", e.Call, err)
+		return fmt.Errorf("announce the end of %s: %w", id, err)
 	}
 	return nil
 }
 
-// ParseCallback reads a message of CallbacksStream: which call ended, and where its caller wants to be told.
+// ParseCallback reads a message of CallbacksStream: which call or batch ended, and where its caller wants to be told.
 func ParseCallback(h nats.Header) (call, address string) {
 	return get(h, headerCall), get(h, headerCallback)
 }

@@ -40,6 +40,10 @@ const (
 	SchedulesBucket = "FRESHET_SCHEDULES"
 	// DeploysBucket is the key-value bucket that holds which deploys there were.
 	DeploysBucket = "FRESHET_DEPLOYS"
+	// PoolsBucket is the key-value bucket that holds which combinations of parameters were called lately.
+	PoolsBucket = "FRESHET_POOLS"
+	// ToldBucket is the key-value bucket that holds the batches whose ends are to be told, until they are.
+	ToldBucket = "FRESHET_TOLD"
 )
 
 // Function names a function in subjects, log fields and metrics.
@@ -114,6 +118,9 @@ func AnyDeadSubject(call string) string { return deadPrefix + "*.*.*." + call }
 // CancelSubject is where it is written that a call of the function, or a batch of them, is cancelled. The function's workers
 // listen there.
 func (f Function) CancelSubject(id string) string { return "freshet.cancels." + f.tokens() + "." + id }
+
+// PoolKey is the function's key in PoolsBucket, whose keys do not have every character of names.
+func PoolKey(f Function) string { return strings.ReplaceAll(f.tokens(), "~", "=") }
 
 // AttemptsSubject is where the failed attempts of a call are kept.
 func AttemptsSubject(call string) string { return "freshet.attempts." + call }

@@ -27,7 +27,12 @@ type Settings struct {
 	DeadBytes int64
 	// YieldBytes bounds the values of generators, which are kept for a day; the oldest go first. Default 1 GiB.
 	YieldBytes int64
+	// PoolIdle is how long the job of a combination of parameters stays that nobody calls. Default DefaultPoolIdle.
+	PoolIdle time.Duration
 }
+
+// DefaultPoolIdle is Settings.PoolIdle where it is not set.
+const DefaultPoolIdle = time.Hour
 
 func (s Settings) withDefaults() Settings {
 	if s.Replicas == 0 {
@@ -53,6 +58,9 @@ func (s Settings) withDefaults() Settings {
 	}
 	if s.YieldBytes == 0 {
 		s.YieldBytes = 1 << 30
+	}
+	if s.PoolIdle == 0 {
+		s.PoolIdle = DefaultPoolIdle
 	}
 	return s
 }
@@ -213,6 +221,8 @@ func bucketConfigs(s Settings) []jetstream.KeyValueConfig {
 		{Bucket: TokensBucket, Replicas: s.Replicas},
 		{Bucket: SchedulesBucket, Replicas: s.Replicas},
 		{Bucket: DeploysBucket, Replicas: s.Replicas},
+		{Bucket: PoolsBucket, TTL: s.PoolIdle, Replicas: s.Replicas},
+		{Bucket: ToldBucket, TTL: s.ResultAge, Replicas: s.Replicas},
 		{Bucket: LeaseBucket, TTL: LeaseTTL, Replicas: s.Replicas},
 	}
 }

@@ -191,6 +191,16 @@ func BaseName(name string) string {
 	return base
 }
 
+// ValidFunctionName tells whether a name may be a function's, be it one that Pool made.
+func ValidFunctionName(name string) bool {
+	base, digest, pool := strings.Cut(name, poolMark)
+	return ValidName(base) && (!pool || validPool(digest))
+}
+
+func validPool(digest string) bool {
+	return len(digest) == poolDigest && strings.Trim(digest, "0123456789abcdef") == ""
+}
+
 // checkFunctionName takes the names that Pool makes too, with the values that they stand for.
 func checkFunctionName(c *checker, f Function) {
 	base, digest, pool := strings.Cut(f.Name, poolMark)
@@ -198,7 +208,7 @@ func checkFunctionName(c *checker, f Function) {
 	if !pool {
 		return
 	}
-	if len(digest) != poolDigest || strings.Trim(digest, "0123456789abcdef") != "" {
+	if !validPool(digest) {
 		c.fail("name", f.Name, "use a name without %q: it stands before the digest of parameters", poolMark)
 	}
 	if len(f.Parameters) == 0 || f.Env[ArgumentsEnv] == "" {

@@ -29,6 +29,7 @@ func main() {
 	class := freshet.Class[greeter](app, "greeter", freshet.Concurrency(4), freshet.Scale(0, 1), window)
 	freshet.Method(class, "greet", (*greeter).greet)
 	freshet.Method(class, "count", (*greeter).count)
+	freshet.Method(class, "copy", (*greeter).reread)
 	app.Main()
 }
 
@@ -91,6 +92,10 @@ func (g *greeter) greet(_ context.Context, who string) (string, error) {
 
 // count is how many calls to greet came to this worker.
 func (g *greeter) count(context.Context, string) (int64, error) { return g.calls.Load(), nil }
+
+func (g *greeter) reread(ctx context.Context, in io.Reader) (io.Reader, error) {
+	return reread(ctx, in)
+}
 
 func echo(_ context.Context, in []byte) ([]byte, error) { return in, nil }
 
