@@ -4,5 +4,5 @@ import "github.com/spf13/cobra"
 
 // machineCommands run a cluster on this machine.
 func machineCommands(env environment) []*cobra.Command {
-	return []*cobra.Command{newUp(env), newDown(env), newStatus(env), newDemo(env), newNATS(env)}
+	return []*cobra.Command{newUp(env), newDown(env), newStatus(env), newDoctor(env), newDemo(env), newNATS(env)}
 }
