@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +22,35 @@ type metrics struct {
 	refusals  prometheus.Counter
 	acting    prometheus.Gauge
 	wrong     *prometheus.GaugeVec
-	pending   *prometheus.GaugeVec
+	pending   *capacity
+}
+
+// capacity is the gauge of the workers without a place, by device. It is set as a whole: whoever reads it in between would add nodes, or
+// take some away, by half of it.
+type capacity struct {
+	desc *prometheus.Desc
+	mu   sync.Mutex
+	by   map[string]int
+}
+
+// set replaces the values; none says nothing.
+func (c *capacity) set(by map[string]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.by = by
+}
+
+// Describe is prometheus.Collector's.
+func (c *capacity) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+// Collect is prometheus.Collector's.
+func (c *capacity) Collect(to chan<- prometheus.Metric) {
+	c.mu.Lock()
+	by := c.by
+	c.mu.Unlock()
+	for device, count := range by {
+		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count), device)
+	}
 }
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
@@ -43,9 +72,8 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		wrong: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "freshet_autoscaler_policy_wrong", Help: "1 for functions whose scaling policy is wrong, so that an earlier one is in force.",
 		}, []string{"namespace", "app", "function"}),
-		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "freshet_pending_workers", Help: "Workers that are wanted and for which Nomad has no place, by the device that they need.",
-		}, []string{"device"}),
+		pending: &capacity{desc: prometheus.NewDesc("freshet_pending_workers",
+			"Workers that are wanted and for which Nomad has no place, times the devices of each, by the device that they need.", []string{"device"}, nil)},
 	}
 	for _, c := range []prometheus.Collector{m.reactions, m.refusals, m.acting, m.wrong, m.pending} {
 		if err := registry.Register(c); err != nil {
@@ -83,11 +111,11 @@ func (m *metrics) policy(function queue.Function, wrong bool) {
 // reportCapacity counts the workers without a place, for those who add nodes. Whoever asks gets what is so now: by a count of a moment
 // ago, workers that found a place meanwhile would be there twice. An instance that does not know yet what had no place before says nothing.
 func (a *scaler) reportCapacity() {
-	a.metrics.pending.Reset()
 	if _, acts := a.leader.Lease(); !acts || !a.knows {
+		a.metrics.pending.set(nil)
 		return
 	}
-	a.metrics.pending.WithLabelValues(noDevice).Set(0) // never absent: a missing metric is no zero to those who read it
+	by := map[string]int{noDevice: 0} // never absent: a missing metric is no zero to those who read it
 	for function, s := range a.states {
 		entry, known := a.functions.Entry(function)
 		if !known {
@@ -102,9 +130,10 @@ func (a *scaler) reportCapacity() {
 			if device == "" {
 				device = noDevice
 			}
-			a.metrics.pending.WithLabelValues(device).Add(float64(unplaced[group.Name] * each))
+			by[device] += unplaced[group.Name] * each
 		}
 	}
+	a.metrics.pending.set(by)
 }
 
 // count has the metrics brought up to date, unless that takes too long.
