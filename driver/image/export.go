@@ -13,15 +13,13 @@ type Part struct {
 	DiffID string
 	// Digest is that of its bytes where the image came from, in hex; empty where that does not say, as of archives of Docker.
 	Digest string
-	// Size is that of those bytes.
-	Size int64
 }
 
 // Parts are the image's layers, the lowest first.
 func (i *Image) Parts() []Part {
 	parts := make([]Part, len(i.layers))
 	for n, l := range i.layers {
-		parts[n] = Part{DiffID: l.DiffID, Digest: l.Digest, Size: l.Size}
+		parts[n] = Part{DiffID: l.DiffID, Digest: l.Digest}
 	}
 	return parts
 }

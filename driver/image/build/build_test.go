@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,5 +219,35 @@ func TestAddFetches(t *testing.T) {
 		if _, err := n.build(t, "FROM scratch\n"+dockerfile, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error is %v, want one with %q", dockerfile, err, want)
 		}
+	}
+}
+
+// TestRemovedFilesAreWhiteouts of the OCI image specification in the layer, each of them: other programs read it too.
+func TestRemovedFilesAreWhiteouts(t *testing.T) {
+	n := newNode(t)
+	if _, err := n.build(t, "FROM $BASE\nRUN rm /data/one /data/deep/two /link", nil); err != nil {
+		t.Fatal(err)
+	}
+	layers, err := filepath.Glob(filepath.Join(n.Dir, "layers", "*.tar"))
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("layers %v, %v", layers, err)
+	}
+	file, err := os.Open(layers[0])
+	must(t, err)
+	defer func() { _ = file.Close() }()
+	var files []string
+	for reader := tar.NewReader(file); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		if header.Typeflag != tar.TypeDir {
+			files = append(files, header.Name)
+		}
+	}
+	slices.Sort(files)
+	if got, want := strings.Join(files, " "), ".wh.link data/.wh.one data/deep/.wh.two"; got != want {
+		t.Errorf("the layer has %s, want %s", got, want)
 	}
 }

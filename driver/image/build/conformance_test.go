@@ -170,6 +170,8 @@ func runCases() []conform {
 		{name: "owners and modes", dockerfile: "FROM $BASE\nRUN touch /f && chown 7:8 /f && chmod 4710 /f", want: []string{"f@7:8", "f:4710"}},
 		{name: "links", dockerfile: "FROM $BASE\nRUN ln -s /data /l && touch /h && ln /h /h2", want: []string{"l->/data", "h2="}},
 		{name: "a file is removed", dockerfile: "FROM $BASE\nRUN rm /data/one", want: []string{"!data/one", "data/deep/two=2"}},
+		{name: "files are removed", dockerfile: "FROM $BASE\nRUN rm /data/one /data/deep/two /link", want: []string{"!data/one", "!data/deep/two", "!link", "data[deep]"}},
+		{name: "files are replaced", dockerfile: "FROM $BASE\nRUN cd /data; echo new >a.tmp; mv a.tmp one; echo 1 >b.tmp; mv b.tmp new; rm deep/two", want: []string{"data/one=new\n", "data/new=1\n", "!data/a.tmp", "!data/b.tmp", "!data/deep/two", "data[deep new one]"}},
 		{name: "a directory is removed", dockerfile: "FROM $BASE\nRUN rm -r /data", want: []string{"!data"}},
 		{name: "a directory is made anew", dockerfile: "FROM $BASE\nRUN rm -r /data && mkdir /data && touch /data/new", want: []string{"data[new]"}},
 		{name: "a file becomes a directory", dockerfile: "FROM $BASE\nRUN rm /data/one && mkdir /data/one && touch /data/one/in", want: []string{"data/one[in]"}},

@@ -112,6 +112,8 @@ type layerWriter struct {
 	sum     io.Writer
 	digest  func() string
 	entries int
+	// gone is the first entry that said that something was removed.
+	gone string
 }
 
 func newLayerWriter(dir string) (*layerWriter, error) {
@@ -162,6 +164,16 @@ func (l *layerWriter) writeUpper(in io.Reader) error {
 	}
 }
 
+// removed tells whether an entry says that something is gone. All such devices are one file, of which the second and later ones come as
+// links to the first.
+func (l *layerWriter) removed(header *tar.Header) bool {
+	if header.Typeflag == tar.TypeChar && header.Devmajor == 0 && header.Devminor == 0 {
+		l.gone = header.Name
+		return true
+	}
+	return header.Typeflag == tar.TypeLink && l.gone != "" && header.Linkname == l.gone
+}
+
 func (l *layerWriter) writeUpperEntry(header *tar.Header, content io.Reader) error {
 	header.Name = clean(header.Name)
 	if header.Typeflag == tar.TypeLink {
@@ -177,7 +189,7 @@ func (l *layerWriter) writeUpperEntry(header *tar.Header, content io.Reader) err
 	switch {
 	case header.Name == "." || slices.Contains(mountedDirs, header.Name):
 		return nil
-	case header.Typeflag == tar.TypeChar && header.Devmajor == 0 && header.Devminor == 0:
+	case l.removed(header):
 		return l.WriteHeader(&tar.Header{Name: path.Join(path.Dir(header.Name), whiteout+path.Base(header.Name)), Typeflag: tar.TypeReg})
 	}
 	if err := l.WriteHeader(header); err != nil {
