@@ -58,6 +58,12 @@ func taskConfigSpec() *hclspec.Spec {
 			"enabled": attr("enabled", "bool"),
 			"gpu":     attr("gpu", "bool"),
 		}),
+		"web": block("web", map[string]*hclspec.Spec{
+			"enabled": attr("enabled", "bool"),
+			"public":  attr("public", "bool"),
+			"domains": attr("domains", "list(string)"),
+			"origins": attr("origins", "list(string)"),
+		}),
 		"network": block("network", map[string]*hclspec.Spec{
 			"egress": attr("egress", "bool"),
 			"allow":  attr("allow", "list(string)"),

@@ -48,7 +48,10 @@ func may(ctx context.Context, f queue.Function) bool {
 
 // turnAway refuses a request at once: the rest of its body, which the server would read first, may wait for the answer.
 func (g *guard) turnAway(w http.ResponseWriter, r *http.Request, err error) {
-	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always is
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always is
+		w.Header().Set("Connection", "close")                // what is left of the body is no next request
+	}
 	g.refuse(w, r, err)
 }
 
@@ -60,7 +63,7 @@ func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		t, err := g.recognise(r)
 		if err != nil {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="freshet"`)
+			challenge(w)
 			g.turnAway(w, r, err)
 			return
 		}
@@ -74,11 +77,38 @@ func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		if wait, ok := t.limit(time.Now()); !ok {
-			g.turnAway(w, r, &problem{Kind: kindQueueFull, Message: "the token's rate is used up; try again later", retryAfter: wait})
+			g.turnAway(w, r, rateUsed(wait))
 			return
 		}
 		next(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identity{t})))
 	}
+}
+
+func challenge(w http.ResponseWriter) { w.Header().Set("WWW-Authenticate", `Bearer realm="freshet"`) }
+
+// admit tells why a request may not reach the server of a function. A token that it knew it by is taken out of Authorization.
+func (g *guard) admit(r *http.Request, f queue.Function) error {
+	if !g.on {
+		return nil
+	}
+	t, err := g.recognise(r)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(t.Verbs, verbCall) || !t.covers(f) {
+		return forbidden("the token does not allow to call " + f.String())
+	}
+	if wait, ok := t.limit(time.Now()); !ok {
+		return rateUsed(wait)
+	}
+	if id, _ := keyOf(r); id == "" {
+		r.Header.Del("Authorization")
+	}
+	return nil
+}
+
+func rateUsed(wait time.Duration) *problem {
+	return &problem{Kind: kindQueueFull, Message: "the token's rate is used up; try again later", retryAfter: wait}
 }
 
 // asked is the function that a request's path or query names; what it does not name stands for all.
@@ -102,9 +132,9 @@ func forbidden(message string) *problem { return &problem{Kind: kindForbidden, M
 // recognise finds the token that a request shows: as a bearer token, or as an id and a secret in headers of their own, which
 // proxies can add.
 func (g *guard) recognise(r *http.Request) (*token, error) {
-	shown, bearer := strings.CutPrefix(first(r.Header, "Authorization"), "Bearer ")
-	if id := first(r.Header, "Freshet-Key"); !bearer && id != "" {
-		shown = tokenPrefix + id + "_" + first(r.Header, "Freshet-Secret")
+	shown, _ := strings.CutPrefix(first(r.Header, "Authorization"), "Bearer ")
+	if id, secret := keyOf(r); id != "" {
+		shown = tokenPrefix + id + "_" + secret
 	}
 	if shown == "" {
 		return nil, &problem{Kind: kindUnauthorized, Message: "no token: send Authorization: Bearer TOKEN, or Freshet-Key and Freshet-Secret"}
@@ -121,6 +151,14 @@ func (g *guard) recognise(r *http.Request) (*token, error) {
 		return nil, &problem{Kind: kindUnauthorized, Message: "the token is not valid: it is unknown, revoked or expired"}
 	}
 	return t, nil
+}
+
+// keyOf is a token in headers of its own, which leave Authorization to others: its id, and its secret. Modal's clients know its names.
+func keyOf(r *http.Request) (id, secret string) {
+	if id = first(r.Header, "Freshet-Key"); id != "" {
+		return id, first(r.Header, "Freshet-Secret")
+	}
+	return first(r.Header, "Modal-Key"), first(r.Header, "Modal-Secret")
 }
 
 // crossOrigin lets pages of the given origins use the API.

@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	history "github.com/freshet-dev/freshet/gateway/deploys"
+	"github.com/freshet-dev/freshet/gateway/web"
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
@@ -79,6 +80,9 @@ type Config struct {
 	// Default 1 h. PayloadSweep is how often it is looked through. Default 1 min.
 	PayloadGrace time.Duration
 	PayloadSweep time.Duration
+	// WebDomain is what the host names of functions with web endpoints end in, such as "example.org" for app--function.example.org.
+	// None by default: they are then reached by path alone.
+	WebDomain string
 	// Registry takes the metrics and is served at /metrics.
 	Registry *prometheus.Registry
 	// Version is shown in the metrics.
@@ -100,6 +104,7 @@ type Gateway struct {
 	deploys   *deploys
 	images    *images
 	logs      *logReader
+	web       *web.Door
 	blobs     Blobs
 	sweep     *sweep
 	streams   queue.Settings
@@ -193,11 +198,16 @@ func New(config Config) (*Gateway, error) {
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,
 	}
+	if g.web, err = web.New(web.Config{
+		Functions: config.Functions, Gateway: webDoor{g.guard, config.NATS}, Domain: config.WebDomain, Registry: config.Registry, Log: config.Log,
+	}); err != nil {
+		return nil, err
+	}
 	mux, err := g.serveMux(config.Version)
 	if err != nil {
 		return nil, err
 	}
-	g.handler = crossOrigin(config.Origins, mux)
+	g.handler = g.web.Wrap(crossOrigin(config.Origins, mux))
 	return g, nil
 }
 
@@ -314,6 +324,7 @@ func (g *Gateway) Close(ctx context.Context) error {
 		for _, sub := range g.subs {
 			_ = sub.Unsubscribe() // fails only on a closed connection, which has none
 		}
+		g.web.Close()
 	})
 	ended := make(chan struct{})
 	go func() { g.done.Wait(); close(ended) }()

@@ -102,7 +102,7 @@ func (g *Gateway) serveMux(version string) (http.Handler, error) {
 	for _, route := range routes {
 		mux.HandleFunc(route.pattern, g.guard.need(route.needs, route.serve))
 	}
-	document, err := openAPI(routes, version)
+	document, err := openAPI(append(routes, webRoute()), version)
 	if err != nil {
 		return nil, err
 	}

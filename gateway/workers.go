@@ -123,7 +123,9 @@ func (t *workers) list(namespace, app, function string) []queue.Heartbeat {
 			continue
 		}
 		for _, m := range f.members {
-			beats = append(beats, m.Heartbeat)
+			beat := m.Heartbeat
+			beat.Door = nil // its key is nobody's
+			beats = append(beats, beat)
 		}
 	}
 	slices.SortFunc(beats, func(a, b queue.Heartbeat) int {
@@ -140,7 +142,9 @@ func (g *Gateway) receiveHeartbeat(msg *nats.Msg) {
 		g.exchange.log.Warn().Err(err).Str("subject", msg.Subject).Msg("drop a heartbeat")
 		return
 	}
-	g.workers.hear(beat, time.Now())
+	now := time.Now()
+	g.workers.hear(beat, now)
+	g.web.Hear(beat, now)
 }
 
 // buryWorkers forgets workers that fell silent.
@@ -153,7 +157,9 @@ func (g *Gateway) buryWorkers(ctx context.Context) {
 			return
 		case <-ticker.C:
 			if g.nc.IsConnected() { // without a connection nobody is heard, which says nothing about them
-				g.workers.bury(time.Now().Add(-queue.DeadAfter))
+				silent := time.Now().Add(-queue.DeadAfter)
+				g.workers.bury(silent)
+				g.web.Bury(silent)
 			}
 		}
 	}

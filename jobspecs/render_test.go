@@ -50,6 +50,9 @@ func function(t *rapid.T) spec.Function {
 	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
 		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i), Readonly: true})
 	}
+	if rapid.Bool().Draw(t, "web") {
+		f.Web = spec.Web{Enabled: true, Public: rapid.Bool().Draw(t, "public"), Domains: []string{"a.example.org"}, Origins: []string{"*"}}
+	}
 	f.Container = container(t, f.Container)
 	f.Scaling.Max = rapid.IntRange(1, spec.MaxScale).Draw(t, "most")
 	if f.Parameters == nil {

@@ -105,6 +105,8 @@ type scaler struct {
 type hint struct {
 	function queue.Function
 	at       time.Time
+	// waiting is how many requests wait in a gateway that never come to the queue.
+	waiting int
 }
 
 // Buffers of what comes in: hints and heartbeats of a burst over many functions. What does not fit is found by the next sweep.
@@ -184,7 +186,7 @@ func (a *Autoscaler) hearDemand(msg *nats.Msg) {
 		return
 	}
 	select {
-	case a.scaler.hints <- hint{function, time.Now()}:
+	case a.scaler.hints <- hint{function, time.Now(), queue.ParseDemand(msg.Data)}:
 	default: // the next sweep finds its calls
 	}
 }

@@ -16,8 +16,10 @@ import (
 type state struct {
 	depth  int64
 	demand time.Time // of the last hint
-	ended  int64     // calls, at the last look
-	policy policy.State
+	// waiting is how many requests waited then that never come to the queue.
+	waiting int
+	ended   int64 // calls, at the last look
+	policy  policy.State
 
 	// seen and decision are the last ones, for whoever asks why.
 	seen     policy.Observed
@@ -171,8 +173,12 @@ func (a *scaler) decide(ctx context.Context, function queue.Function, s *state, 
 	view := a.fleet.View(function)
 	ended := max(view.Ended-s.ended, 0)
 	s.ended = view.Ended
+	depth := s.depth + int64(view.Web)
+	if now.Sub(s.demand) < demandHolds {
+		depth += int64(s.waiting)
+	}
 	s.seen = policy.Observed{
-		Depth: s.depth, Demand: now.Sub(s.demand) < demandHolds, Ended: ended, Count: s.count(entry), Ready: view.Ready,
+		Depth: depth, Demand: now.Sub(s.demand) < demandHolds, Ended: ended, Count: s.count(entry), Ready: view.Ready,
 		Concurrency: entry.Spec.Concurrency, Service: view.Service, Start: view.Start, Floor: s.floor(entry, now),
 		Quota: s.quota, Limited: s.limited, Failures: view.Failures, Failure: view.Failure, ByHand: s.byHand,
 	}

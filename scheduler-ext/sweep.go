@@ -33,7 +33,7 @@ func (a *scaler) demand(ctx context.Context, h hint) {
 		return
 	}
 	s := a.state(h.function)
-	s.demand = h.at
+	s.demand, s.waiting = h.at, h.waiting
 	a.decide(ctx, h.function, s, h.at)
 }
 
@@ -130,7 +130,7 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 	a.share(ctx, now)
 	next := idleSweep
 	for function, s := range a.states {
-		if s.depth > 0 || now.Sub(s.demand) < demandHolds || s.shrink != nil {
+		if s.depth > 0 || now.Sub(s.demand) < demandHolds || s.shrink != nil || a.fleet.View(function).Web > 0 {
 			next = busySweep
 		}
 		a.decide(ctx, function, s, now)

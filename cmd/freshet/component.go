@@ -79,11 +79,27 @@ const shutdownGrace = 10 * time.Second
 
 // serveHTTP serves until the context ends, then lets requests finish.
 func serveHTTP(ctx context.Context, address string, handler http.Handler, log zerolog.Logger) error {
+	listener, err := listen(ctx, address)
+	if err != nil {
+		return err
+	}
+	return serveOn(ctx, listener, handler, log)
+}
+
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return nil, fmt.Errorf("listen: %w", err)
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	return listener, nil
+}
+
+// serveOn is serveHTTP on a listener, which it closes.
+func serveOn(ctx context.Context, listener net.Listener, handler http.Handler, log zerolog.Logger) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true) // where a TLS listener agreed on it
+	server.Protocols.SetUnencryptedHTTP2(true)
 	log.Info().Str("address", listener.Addr().String()).Msg("listening")
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // received below, always
@@ -94,7 +110,7 @@ func serveHTTP(ctx context.Context, address string, handler http.Handler, log ze
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
-	err = server.Shutdown(stopping)
+	err := server.Shutdown(stopping)
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn().Msg("requests did not end in time; their calls go on")
 		err = server.Close()

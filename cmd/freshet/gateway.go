@@ -24,6 +24,7 @@ type gatewayOptions struct {
 	origins  []string
 	private  bool
 	payload  int64
+	web      webOptions
 }
 
 func newGateway(env environment) *cobra.Command {
@@ -46,6 +47,7 @@ FRESHET_CALLBACK_SECRET signs what callers are told who want to know that their 
 	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "web origins whose pages may use the API, * for all (default: none)")
 	cmd.Flags().BoolVar(&o.private, "private-callbacks", false, "tell callers at addresses that are not public too")
 	cmd.Flags().Int64Var(&o.payload, "max-payload", queue.MaxPayload, "largest input of a call, in bytes")
+	o.web.addFlags(cmd)
 	return cmd
 }
 
@@ -68,6 +70,9 @@ func (o gatewayOptions) asks(cmd *cobra.Command) (bool, error) {
 func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	if o.blobs == "" {
 		return usagef(cmd, "--blobs: name the blob store, such as file:///var/lib/freshet/blobs")
+	}
+	if err := o.web.check(cmd); err != nil {
+		return err
 	}
 	auth, err := o.asks(cmd)
 	if err != nil {
@@ -93,7 +98,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	g, err := gateway.New(gateway.Config{
 		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
 		Registry: prometheus.NewRegistry(), Version: version, Log: log, Auth: auth, RootToken: env.rootToken, Origins: o.origins,
-		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private, MaxPayload: o.payload,
+		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private, MaxPayload: o.payload, WebDomain: o.web.domain,
 	})
 	if err != nil {
 		return err
@@ -101,7 +106,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	if err := g.Open(ctx); err != nil {
 		return err
 	}
-	served := serveHTTP(ctx, o.listen, g.Handler(), log)
+	served := serveWeb(ctx, o.listen, o.web, g, log)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	if err := g.Close(closing); err != nil {

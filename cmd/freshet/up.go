@@ -24,6 +24,7 @@ const readyTimeout = 90 * time.Second
 
 type upOptions struct {
 	state, nomad, runsc string
+	domain, tls         string
 	detach, auth        bool
 }
 
@@ -59,6 +60,8 @@ function, queued call and result again. Ctrl-C, or 'freshet down', stops all tha
 	}
 	o.addFlags(cmd, env)
 	cmd.Flags().BoolVar(&o.auth, "auth", false, "have the gateway ask callers for a token; this command line shows the cluster's own")
+	cmd.Flags().StringVar(&o.domain, "domain", "localhost", "domain below which functions with web endpoints are app--function")
+	cmd.Flags().StringVar(&o.tls, "tls", "", "address to serve with TLS too, such as 127.0.0.1:8443; the certificates' authority is tls/ca.pem in the state directory")
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "return once it is ready and leave it running")
 	return cmd
 }
@@ -77,7 +80,7 @@ func up(cmd *cobra.Command, env environment, o upOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	state.Auth = o.auth
+	state.Auth, state.Domain, state.TLS = o.auth, o.domain, o.tls
 	ctx := cmd.Context()
 	cluster, err := local.Start(ctx, state, programs, newLogger("up").Level(zerolog.InfoLevel))
 	if err != nil {
@@ -159,7 +162,8 @@ func startSession(o upOptions) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer func() { _ = out.Close() }() // the child holds its own descriptor
-	child := exec.Command(self, "up", "--state", o.state, "--nomad", o.nomad, "--runsc", o.runsc, "--auth="+strconv.FormatBool(o.auth))
+	child := exec.Command(self, "up", "--state", o.state, "--nomad", o.nomad, "--runsc", o.runsc, "--auth="+strconv.FormatBool(o.auth),
+		"--domain", o.domain, "--tls", o.tls)
 	child.Stdout, child.Stderr = out, out
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {

@@ -81,7 +81,8 @@ func (b *heartbeats) now() queue.Heartbeat {
 	}
 	if b.state == queue.StateReady || b.state == queue.StateDraining {
 		beat.Ready = w.ready
-		beat.Busy = w.puller.Busy()
+		beat.Busy, beat.Web = w.puller.Busy(), w.puller.Loans().Count()
+		beat.Door = w.web.announced()
 	}
 	if beat.State == queue.StateReady && beat.Busy > 0 {
 		beat.State = queue.StateBusy
@@ -96,6 +97,13 @@ func (b *heartbeats) set(state queue.State) {
 	b.state = state
 	b.mu.Unlock()
 	b.changed()
+}
+
+// open lets heartbeats tell of the web door from now on.
+func (b *heartbeats) open(door *web) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.worker.web = door
 }
 
 func (b *heartbeats) setThawed() {

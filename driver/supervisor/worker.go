@@ -33,6 +33,8 @@ type Worker struct {
 	// ahead is what was made before there was a task.
 	ahead  *Ahead
 	groups *groups
+	// web is nil for a function without a server of its own.
+	web *web
 }
 
 // Run runs the task until the context ends (it then drains) or the guest does, and tells how it ended. ahead, which may be nil, is
@@ -123,6 +125,14 @@ func (w *Worker) live(ctx context.Context) handoff.Exit {
 		return handoff.Exit{}
 	}
 	w.batches = newBatches(&w.calls)
+	if w.task.Config.ServesWeb() {
+		door, err := openWeb(ctx, w)
+		if err != nil {
+			return w.abandon(err)
+		}
+		w.beats.open(door)
+		defer door.close(ctx)
+	}
 	w.ready = time.Now()
 	w.event(started.event(w.ready))
 	w.beats.set(queue.StateReady)
@@ -178,6 +188,7 @@ func (w *Worker) serve(ctx context.Context) handoff.Exit {
 		exit = w.drain(context.WithoutCancel(ctx))
 	case <-w.guest.dead:
 		w.puller.Stop()
+		w.beats.set(queue.StateDraining)
 		exit = w.died()
 	case <-w.recycle:
 		exit = w.replace(context.WithoutCancel(ctx))
@@ -218,6 +229,7 @@ func (w *Worker) drain(ctx context.Context) handoff.Exit {
 	if err != nil {
 		return w.died()
 	}
+	w.web.close(ctx)
 	w.dismiss(ctx)
 	w.event(queue.Event{Kind: queue.EventStopped})
 	return handoff.Exit{}

@@ -40,6 +40,8 @@ type Entry struct {
 	Count  int
 	// Index is the job's modify index: a higher one is newer.
 	Index uint64
+	// Created is the index at which the job was made: a lower one is older.
+	Created uint64
 }
 
 // Key is the function's name in the queue.
@@ -278,7 +280,7 @@ func (w *Watcher) put(ctx context.Context, job *api.Job) {
 	if errors.Is(err, ErrNotFunction) {
 		return
 	}
-	entry := Entry{Spec: function, Err: err, Job: value(job.ID), Groups: groups(job), Index: max(value(job.JobModifyIndex), value(job.ModifyIndex))}
+	entry := Entry{Spec: function, Err: err, Job: value(job.ID), Groups: groups(job), Index: max(value(job.JobModifyIndex), value(job.ModifyIndex)), Created: value(job.CreateIndex)}
 	for _, group := range entry.Groups {
 		entry.Count += group.Count
 	}

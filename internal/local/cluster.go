@@ -69,6 +69,7 @@ func (c *Cluster) commands(nomadConfig string) []command {
 			args: []string{
 				"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", s.Ports.Gateway),
 				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(), "--auth", s.auth(), "--private-callbacks",
+				"--web-domain", s.Domain, "--tls-listen", s.TLS, "--tls-dir", s.path("tls"),
 			},
 			env:        append(natsUser(s, queue.RoleGateway), "FRESHET_ROOT_TOKEN="+s.Token, "FRESHET_CALLBACK_SECRET="+s.CallbackSecret),
 			stopSignal: syscall.SIGTERM, grace: 15 * time.Second,

@@ -47,6 +47,10 @@ type State struct {
 	CallbackSecret string `json:"callback_secret"`
 	// Auth has the gateway ask for tokens, as long as this cluster runs.
 	Auth bool `json:"-"`
+	// Domain is what host names of functions end in, and TLS the address that they are served at with it, if any; as long as this
+	// cluster runs.
+	Domain string `json:"-"`
+	TLS    string `json:"-"`
 }
 
 const stateFile = "up.json"

@@ -76,7 +76,7 @@ func (d *Delivery) Ack() error {
 	if !p.settleLocked(d) {
 		return nil
 	}
-	if p.stopped || p.resting || p.slots-len(p.held)-p.asked <= 0 {
+	if p.stopped || p.resting || freeSlots(p) <= 0 {
 		return d.send([]byte("+ACK"), "")
 	}
 	return d.send(append([]byte("+NXT "), p.newPullLocked(1)...), p.inbox)

@@ -34,9 +34,12 @@ type Heartbeat struct {
 	Alloc     string `json:"alloc"`
 	Node      string `json:"node,omitempty"`
 	State     State  `json:"state"`
-	// Slots is the worker's concurrency, Busy how many are in use.
+	// Slots is the worker's concurrency, Busy how many are in use, Web how many of those by requests to its server.
 	Slots int `json:"slots"`
 	Busy  int `json:"busy"`
+	Web   int `json:"web,omitempty"`
+	// Door is where gateways reach the worker's server; nil when it has none, or takes no requests yet.
+	Door *Door `json:"door,omitempty"`
 	// Done counts the calls that ended here, Failed those of them that ended in an error.
 	Done   int64 `json:"done"`
 	Failed int64 `json:"failed"`
@@ -50,6 +53,14 @@ type Heartbeat struct {
 	Resting bool `json:"resting,omitempty"`
 	// Reason says why it is draining or stopped, for people.
 	Reason string `json:"reason,omitempty"`
+}
+
+// Door is where a worker takes the requests to its server.
+type Door struct {
+	// Address is a host and a port.
+	Address string `json:"address"`
+	// Key opens it. Only gateways know it.
+	Key string `json:"key,omitempty"`
 }
 
 // Key is the function whose worker it is.

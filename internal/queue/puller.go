@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -54,9 +55,11 @@ type Puller struct {
 	asked    int                    // how many messages the server may still send
 	pulls    map[int64]int          // how many were asked for, by the second in which the pull expires
 	held     map[*Delivery]struct{} // deliveries not yet settled
+	lent     int                    // slots that are lent
 	stopped  bool                   // before Start and after Stop
 	resting  bool                   // between Pause and Resume
-	released chan struct{}          // closed and replaced whenever a delivery is settled
+	parked   []*Delivery            // those of them that wait for a slot which is lent
+	released chan struct{}          // closed and replaced whenever a slot becomes free
 }
 
 // PullerOption sets something of a puller.
@@ -159,7 +162,7 @@ func (p *Puller) newEpoch() error {
 
 // askLocked sends a pull for the free slots that no pull covers yet.
 func (p *Puller) askLocked() error {
-	free := p.slots - len(p.held) - p.asked
+	free := freeSlots(p)
 	if free <= 0 || p.stopped || p.resting {
 		return nil
 	}
@@ -207,7 +210,7 @@ func (p *Puller) receive(msg *nats.Msg) {
 	if p.cancels.has(delivery.Call) {
 		delivery.cancelLocked()
 	}
-	p.arrived <- delivery
+	seat(p, delivery)
 }
 
 // cancelHeld tells those who run a cancelled call, or one of a cancelled batch.
@@ -289,9 +292,13 @@ func (p *Puller) extend() {
 	for d := range p.held {
 		held = append(held, d)
 	}
+	late := overdue(p, time.Now().Add(-parkFor))
 	p.mu.Unlock()
 	for _, d := range held {
 		_ = d.msg.InProgress() // fails when settled meanwhile, or without a connection
+	}
+	for _, d := range late {
+		_ = d.Return(0) // as above
 	}
 }
 
@@ -299,7 +306,7 @@ func (p *Puller) extend() {
 func (p *Puller) repair(ctx context.Context, lost bool) {
 	p.mu.Lock()
 	p.forgetLocked(time.Now())
-	missing := !p.stopped && !p.resting && p.slots-len(p.held)-p.asked > 0
+	missing := !p.stopped && !p.resting && freeSlots(p) > 0
 	p.mu.Unlock()
 	if !missing && !lost || !p.nc.IsConnected() {
 		return
@@ -346,10 +353,10 @@ func (p *Puller) Next(ctx context.Context) (*Delivery, error) {
 func (p *Puller) Busy() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.held)
+	return min(len(p.held)+p.lent, p.slots)
 }
 
-// Stop ends the pulling; calls that arrive from now on go back at once. Held ones go on.
+// Stop ends the pulling; calls that arrive from now on, or have no slot yet, go back at once. Other held ones go on.
 func (p *Puller) Stop() {
 	p.mu.Lock()
 	if p.stopped {
@@ -357,17 +364,20 @@ func (p *Puller) Stop() {
 		return
 	}
 	p.stopped = true
-	sub := p.sub
+	sub, waiting := p.sub, slices.Clone(p.parked)
 	p.mu.Unlock()
+	for _, d := range waiting {
+		_ = d.Return(0) // without a connection AckWait says the same
+	}
 	_ = sub.Drain() // hands what is on its way to receive, which gives it back
 }
 
-// Drain stops the pulling and waits until every held call is settled or the context ends.
+// Drain stops the pulling and waits until every held call is settled and every lent slot is back, or the context ends.
 func (p *Puller) Drain(ctx context.Context) error {
 	p.Stop()
 	for {
 		p.mu.Lock()
-		left, released := len(p.held), p.released
+		left, released := len(p.held)+p.lent, p.released
 		p.mu.Unlock()
 		if left == 0 {
 			return nil
@@ -403,7 +413,7 @@ func (p *Puller) settleLocked(d *Delivery) bool {
 		return false
 	}
 	delete(p.held, d)
-	close(p.released)
-	p.released = make(chan struct{})
+	p.parked = slices.DeleteFunc(p.parked, func(waiting *Delivery) bool { return waiting == d })
+	freed(p)
 	return true
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
 
-// idleWait is how long a connection to a guest is kept for the next request; a guest that freezes or drains must have none.
-const idleWait = 10 * time.Second
+// idleWait is how long a connection to a guest is kept for the next request: less than servers do, so that none closes it under a request.
+// A guest that freezes or drains must have none.
+const idleWait = 3 * time.Second
 
 // NewTransport makes a transport for a guest, whatever host the requests name. Call its CloseIdleConnections before the guest
 // is asked to freeze or to drain. Its errors wrap a *wire.Error where the guest said why.

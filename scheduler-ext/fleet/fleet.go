@@ -47,8 +47,9 @@ const (
 
 // View is a function's workers at one time.
 type View struct {
-	// Workers report, Ready of them take calls; Resting were asked not to, and Busy slots are in use.
-	Workers, Ready, Resting, Busy int
+	// Workers report, Ready of them take calls; Resting were asked not to. Busy slots are in use, Web of them by requests that never
+	// were in the queue.
+	Workers, Ready, Resting, Busy, Web int
 	// Ended counts the calls that ended since the function was first heard of.
 	Ended int64
 	// Service is the mean time that a call held a slot, Start the mean time of a start; 0 while not known.
@@ -158,6 +159,7 @@ func (f *Fleet) View(function queue.Function) View {
 	v := View{Workers: len(c.members), Ended: c.all, Start: c.start, Failures: c.failures, Failure: c.failure}
 	for _, m := range c.members {
 		v.Busy += m.Busy
+		v.Web += m.Web
 		switch {
 		case takesCalls(m.State):
 			v.Ready++

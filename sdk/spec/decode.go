@@ -11,7 +11,7 @@ import (
 // blocks are the config's nested HCL blocks. Nomad's HCL parser delivers a block as a list of one object, its JSON
 // and the SDKs as the object itself.
 func blocks() []string {
-	return []string{"handler", "batching", "rate", "retries", "snapshot", "network", "auth", "writable", "build"}
+	return []string{"handler", "batching", "rate", "retries", "snapshot", "network", "web", "auth", "writable", "build"}
 }
 
 // DecodeConfig reads the config of a Nomad task as its API delivers it. Unknown keys are errors, because a

@@ -143,6 +143,13 @@ type Config struct {
 	Snapshot Snapshot `json:"snapshot"`
 	// Network is what the guest may reach.
 	Network Network `json:"network"`
+	// Web is how the guest's own server is reached from outside, beside calls.
+	Web Web `json:"web"`
+}
+
+// ServesWeb tells whether requests may reach the guest's own server.
+func (c Config) ServesWeb() bool {
+	return c.Handler != nil && (c.Handler.Type == HandlerHTTP || c.Web.Enabled)
 }
 
 // Handler says how a call reaches the guest.
@@ -158,6 +165,20 @@ type Handler struct {
 	Ready string `json:"ready,omitempty"`
 	// Live is a path that must go on answering below 500; a server that does not is replaced. Default: none is asked.
 	Live string `json:"live,omitempty"`
+}
+
+// Web is how the server in a guest is reached from outside: at the gateway's /web/APP/FUNCTION/, and by host names.
+type Web struct {
+	// Enabled opens the way to the server of a go or python handler, which must have one; that of an http handler is always open.
+	Enabled bool `json:"enabled,omitempty"`
+	// Public lets everybody in; without it requests need a token where calls do.
+	Public bool `json:"public,omitempty"`
+	// Domains are host names of the function's own, in lower case, which lead to the gateway. One that another function claimed
+	// before stays the other's.
+	Domains []string `json:"domains,omitempty"`
+	// Origins are the web origins whose pages may use the endpoint, such as "https://example.org", "*" for all; the gateway then answers
+	// their preflights. Default none: the server's own answers stand.
+	Origins []string `json:"origins,omitempty"`
 }
 
 // Retries is the policy for failed attempts. The zero value retries nothing.

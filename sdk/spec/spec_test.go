@@ -26,7 +26,14 @@ func TestValidSpecs(t *testing.T) {
 		"egress with lists": func(f *spec.Function) {
 			f.Network = spec.Network{Egress: true, Allow: []string{"10.0.0.0/8:443", "fd00::/8", "[fd00::/8]:53"}}
 		},
-		"min above 10":  func(f *spec.Function) { f.Scaling.Min = 20 },
+		"min above 10": func(f *spec.Function) { f.Scaling.Min = 20 },
+		"a web endpoint": func(f *spec.Function) {
+			f.Web = spec.Web{Enabled: true, Public: true, Domains: []string{"a.example.org", "b-1.example"}, Origins: []string{"https://a.example:8443", "*"}}
+		},
+		"a public server": func(f *spec.Function) {
+			f.Handler = &spec.Handler{Type: spec.HandlerHTTP, Port: 80}
+			f.Image, f.Code, f.Web.Public = "nginx", "", true
+		},
 		"ordinary task": func(f *spec.Function) { f.Handler, f.Code = nil, "" },
 	} {
 		f := valid()
@@ -39,21 +46,29 @@ func TestValidSpecs(t *testing.T) {
 
 func TestWrongSpecsNameTheField(t *testing.T) {
 	for field, change := range map[string]func(*spec.Function){
-		"namespace":        func(f *spec.Function) { f.Namespace = "a.b" },
-		"app":              func(f *spec.Function) { f.App = "-llm" },
-		"name":             func(f *spec.Function) { f.Name = strings.Repeat("x", 64) },
-		"version":          func(f *spec.Function) { f.Version = "a\nb" },
-		"priority":         func(f *spec.Function) { f.Priority = 101 },
-		"drain":            func(f *spec.Function) { f.Drain = -1 },
-		"handler.type":     func(f *spec.Function) { f.Handler.Type = "ruby" },
-		"code":             func(f *spec.Function) { f.Code = "" },
-		"timeout":          func(f *spec.Function) { f.Timeout = spec.Duration(time.Millisecond) },
-		"startup_timeout":  func(f *spec.Function) { f.StartupTimeout = spec.Duration(25 * time.Hour) },
-		"concurrency":      func(f *spec.Function) { f.Concurrency = 1001 },
-		"max_pending":      func(f *spec.Function) { f.MaxPending = -1 },
-		"retries.max":      func(f *spec.Function) { f.Retries.Max = 101 },
-		"retries.backoff":  func(f *spec.Function) { f.Retries.Backoff = math.NaN() },
-		"retries.initial":  func(f *spec.Function) { f.Retries.Initial = -1 },
+		"namespace":       func(f *spec.Function) { f.Namespace = "a.b" },
+		"app":             func(f *spec.Function) { f.App = "-llm" },
+		"name":            func(f *spec.Function) { f.Name = strings.Repeat("x", 64) },
+		"version":         func(f *spec.Function) { f.Version = "a\nb" },
+		"priority":        func(f *spec.Function) { f.Priority = 101 },
+		"drain":           func(f *spec.Function) { f.Drain = -1 },
+		"handler.type":    func(f *spec.Function) { f.Handler.Type = "ruby" },
+		"code":            func(f *spec.Function) { f.Code = "" },
+		"timeout":         func(f *spec.Function) { f.Timeout = spec.Duration(time.Millisecond) },
+		"startup_timeout": func(f *spec.Function) { f.StartupTimeout = spec.Duration(25 * time.Hour) },
+		"concurrency":     func(f *spec.Function) { f.Concurrency = 1001 },
+		"max_pending":     func(f *spec.Function) { f.MaxPending = -1 },
+		"retries.max":     func(f *spec.Function) { f.Retries.Max = 101 },
+		"retries.backoff": func(f *spec.Function) { f.Retries.Backoff = math.NaN() },
+		"retries.initial": func(f *spec.Function) { f.Retries.Initial = -1 },
+		"web": func(f *spec.Function) {
+			f.Handler, f.Image, f.Code, f.Web.Enabled = &spec.Handler{Type: spec.HandlerExec}, "busybox", "", true
+		},
+		"web.enabled":      func(f *spec.Function) { f.Web.Public = true },
+		"web.domains[0]":   func(f *spec.Function) { f.Web = spec.Web{Enabled: true, Domains: []string{"A.example.org"}} },
+		"web.domains[1]":   func(f *spec.Function) { f.Web = spec.Web{Enabled: true, Domains: []string{"a.example", "a.example"}} },
+		"web.domains[2]":   func(f *spec.Function) { f.Web = spec.Web{Enabled: true, Domains: []string{"a.b", "b.c", "127.0.0.1"}} },
+		"web.origins[0]":   func(f *spec.Function) { f.Web = spec.Web{Enabled: true, Origins: []string{"https://a.example/"}} },
 		"network.allow":    func(f *spec.Function) { f.Network.Allow = []string{"10.0.0.0/8"} },
 		"network.allow[0]": func(f *spec.Function) { f.Network = spec.Network{Egress: true, Allow: []string{"10.0.0.0/8:0"}} },
 		"mount[0].source":  func(f *spec.Function) { f.Mounts = []spec.Mount{{Source: "../a", Target: "/b"}} },

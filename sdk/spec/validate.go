@@ -146,6 +146,7 @@ func (c *checker) config(cfg Config) {
 	checkParameters(c, cfg.Parameters)
 	c.retries(cfg.Retries)
 	c.network(cfg.Network)
+	checkWeb(c, cfg)
 	c.container(cfg)
 }
 

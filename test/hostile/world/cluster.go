@@ -35,8 +35,8 @@ type Cluster struct {
 	output bytes.Buffer
 }
 
-// Run runs the tests with a cluster, which it gives to use, and returns the exit code.
-func Run(m *testing.M, use func(*Cluster)) int {
+// Run runs the tests with a cluster, which it gives to use, and returns the exit code. The flags are for `freshet up`.
+func Run(m *testing.M, use func(*Cluster), flags ...string) int {
 	bin := os.Getenv("FRESHET_BIN")
 	if bin == "" {
 		fmt.Fprintln(os.Stderr, "FRESHET_BIN must name the folder of freshet's programs: use `make test`")
@@ -49,7 +49,7 @@ func Run(m *testing.M, use func(*Cluster)) int {
 	}
 	c := &Cluster{Dir: dir, bin: bin}
 	code := 1
-	if err = c.start(); err == nil {
+	if err = c.start(flags); err == nil {
 		use(c)
 		code = m.Run()
 	}
@@ -67,8 +67,8 @@ func Run(m *testing.M, use func(*Cluster)) int {
 	return code
 }
 
-func (c *Cluster) start() error {
-	c.up = exec.Command(filepath.Join(c.bin, "freshet"), "up", "--state", c.Dir)
+func (c *Cluster) start(flags []string) error {
+	c.up = exec.Command(filepath.Join(c.bin, "freshet"), append([]string{"up", "--state", c.Dir}, flags...)...)
 	c.up.Stdout, c.up.Stderr = &c.output, &c.output
 	if err := c.up.Start(); err != nil {
 		return err
