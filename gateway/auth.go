@@ -48,11 +48,17 @@ func may(ctx context.Context, f queue.Function) bool {
 
 // turnAway refuses a request at once: the rest of its body, which the server would read first, may wait for the answer.
 func (g *guard) turnAway(w http.ResponseWriter, r *http.Request, err error) {
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always is
-		w.Header().Set("Connection", "close")                // what is left of the body is no next request
-	}
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always is
+	endConnection(w, r)
 	g.refuse(w, r, err)
+}
+
+// endConnection has a connection take no request after this one, whose body is not read to its end: in full duplex the server would
+// read what is left of it together with the next request.
+func endConnection(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // need wraps a handler that the verb is needed for.

@@ -93,6 +93,7 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 	}
 	m, err := c.openMap(r) // refused at once: the rest of the body may wait for the answer
 	if err != nil {
+		endConnection(w, r)
 		c.refuse(w, r, err)
 		return
 	}
@@ -101,6 +102,7 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 	if m.again {
 		sub, err := c.nc.Subscribe(queue.BatchResults(m.batch), func(msg *nats.Msg) { c.waiters.lookSoon(queue.CallOfResult(msg.Subject)) })
 		if err != nil {
+			endConnection(w, r)
 			c.refuse(w, r, unavailable("the queue cannot be reached; try again", err))
 			return
 		}
