@@ -194,7 +194,7 @@ func TestWhatHasNoPlaceIsToldAsCapacity(t *testing.T) {
 	for number, kinds := range [][]string{nil, {"h100", "any"}} {
 		f := spec.Function{
 			App: "app", Name: function(number).Name, Config: spec.Config{Code: "/srv/program", Handler: &spec.Handler{Type: spec.HandlerGo}},
-			Resources: spec.Resources{GPUs: len(kinds), GPUKinds: kinds}, Scaling: spec.Scaling{Max: 5, TargetInflight: 4},
+			Resources: spec.Resources{GPUs: len(kinds), GPUKinds: kinds}, Scaling: spec.Scaling{Max: 5, TargetInflight: 4, ScaledownWindow: spec.Duration(time.Second)}, // a move that was cut short is over then
 		}
 		job, err := jobspecs.Render(f)
 		if err != nil {
