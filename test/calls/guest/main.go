@@ -23,6 +23,9 @@ func main() {
 	freshet.Func(app, "poison", poison, freshet.Scale(0, 1), window)
 	freshet.Func(app, "flaky", flaky, freshet.Retries(2, 200*time.Millisecond, 2), freshet.Scale(0, 1), window)
 	freshet.Generate(app, "count", count, freshet.Concurrency(4), freshet.Scale(0, 1), window)
+	freshet.Func(app, "brief", sleep, freshet.Timeout(time.Second), freshet.Retries(1, 700*time.Millisecond, 1), freshet.Scale(0, 1), window)
+	freshet.Func(app, "never", echo, freshet.CPU(10_000_000), freshet.Scale(0, 1), window) // no node has room for it
+	freshet.Func(app, "slow-start", sleep, freshet.Enter(forever), freshet.StartupTimeout(2*time.Second), freshet.Scale(0, 1), window)
 	freshet.Batched(app, "together", 4, 300*time.Millisecond, together, freshet.Timeout(3*time.Second), freshet.Scale(0, 1), window)
 	freshet.Batched(app, "patient", 100, 10*time.Minute, together, freshet.Scale(0, 1), window)
 	freshet.Batched(app, "wide", 3, 500*time.Millisecond, wide, freshet.Scale(0, 1), window)
@@ -31,6 +34,12 @@ func main() {
 	freshet.Method(class, "count", (*greeter).count)
 	freshet.Method(class, "copy", (*greeter).reread)
 	app.Main()
+}
+
+// forever is a load that does not end.
+func forever(ctx context.Context) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 // work is an input of a batch, done what it says after a pause.
