@@ -176,6 +176,9 @@ func complete(manifest spec.Manifest, digest string, o deployOptions) {
 	for i := range manifest.Functions {
 		f := &manifest.Functions[i]
 		f.App, f.Namespace, f.Code, f.Version = manifest.App, o.namespace, "sha256:"+digest, digest[:12]
+		if o.trial != nil {
+			f.Drain = spec.Duration(trialDrain)
+		}
 		for name, value := range o.env {
 			if f.Env == nil {
 				f.Env = make(map[string]string)

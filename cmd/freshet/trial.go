@@ -23,6 +23,8 @@ const (
 	takeDown  = 15 * time.Second
 	tornAgain = 200 * time.Millisecond
 	tornLimit = 2 * time.Second
+	// trialDrain is what calls get to end in when their app is deployed again or removed.
+	trialDrain = 5 * time.Second
 	// maxName is the longest name of an app.
 	maxName = 63
 	// quiet is how long a log says nothing before all that a call wrote has come.

@@ -39,8 +39,9 @@ func run(m *testing.M) int {
 	if code != 0 {
 		shared.TellLogs(os.Stderr)
 	}
-	if err := shared.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	// Not Stop, which bounds the time that it takes: calls here go on though they are cancelled, until their workers are killed.
+	if out, err := shared.Freshet("down"); err != nil {
+		fmt.Fprintln(os.Stderr, err, out)
 		return 1
 	}
 	return code
