@@ -24,7 +24,7 @@ import (
 var cluster *world.Cluster
 
 func TestMain(m *testing.M) {
-	os.Exit(world.Inside(func() int { return world.Run(m, func(c *world.Cluster) { cluster = c }) }))
+	os.Exit(world.Inside(func() int { return world.Run(m, func(c *world.Cluster) { cluster = c }, "--tls", secure) }))
 }
 
 // seen is a request as the server in the sandbox saw it.
