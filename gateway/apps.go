@@ -72,7 +72,12 @@ type deploys struct {
 // handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before anything
 // is changed.
 func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "warm", "message", "commit", "ephemeral")
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "plan", "warm", "message", "commit", "ephemeral", "strategy")
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	move, err := parseStrategy(query)
 	if err != nil {
 		d.refuse(w, r, err)
 		return
@@ -88,7 +93,7 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 	}
 	d.answer(w, r, manifest, order{
 		Deploy: history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")},
-		warm:   query.Get("warm") == "true", ephemeral: query.Get("ephemeral") == "true",
+		warm:   query.Get("warm") == "true", ephemeral: query.Get("ephemeral") == "true", recreate: move,
 	})
 }
 

@@ -231,8 +231,13 @@ func (x *exchange) publish(c *call) error {
 
 // await waits until the call ended, its time is over, or nobody wants to know.
 func (x *exchange) await(ctx context.Context, c *call, w *waiter) (queue.Result, error) {
+	var later <-chan time.Time
 	for {
 		select {
+		case <-later:
+			if err := x.publish(c); err != nil {
+				return queue.Result{}, err
+			}
 		case s := <-w.signals:
 			switch {
 			case s.result != nil:
@@ -243,6 +248,8 @@ func (x *exchange) await(ctx context.Context, c *call, w *waiter) (queue.Result,
 				if err := x.publish(c); err != nil { // the queue drops what it has already
 					return queue.Result{}, err
 				}
+			case s.later:
+				later = time.After(againAfter)
 			case s.look:
 				if result, ok := x.loadSoon(ctx, c.envelope.Call); ok {
 					return result, nil

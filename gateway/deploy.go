@@ -18,6 +18,8 @@ type order struct {
 
 	// warm starts a worker of each function first.
 	warm bool
+	// recreate moves the calls that run to the new version; else they finish on the old one.
+	recreate bool
 	// ephemeral keeps it out of the list.
 	ephemeral bool
 }
@@ -96,6 +98,9 @@ func (d *deploys) deploy(ctx context.Context, manifest spec.Manifest, o order) (
 		if err := d.warm(ctx, answer.Changes, manifest); err != nil {
 			return answer, err
 		}
+	}
+	if o.recreate {
+		d.handOver(o.Namespace, manifest.App, answer.Changes)
 	}
 	if answer.Stopped, err = d.replace(ctx, there, manifest, o.Namespace); err != nil {
 		return answer, err
@@ -282,50 +287,4 @@ func (d *deploys) remove(ctx context.Context, namespace, app string) ([]string, 
 		stopped = append(stopped, entry.Job)
 	}
 	return stopped, nil
-}
-
-// sweepEvery is how often jobs are looked for that started a worker ahead and whose gateway died.
-const sweepEvery = time.Minute
-
-// sweepWarmed removes what deploys left behind: what is there while its app is not being deployed.
-func (d *deploys) sweepWarmed(ctx context.Context) {
-	ticker := time.NewTicker(sweepEvery)
-	defer ticker.Stop()
-	for {
-		if err := d.sweepOnce(ctx); err != nil && ctx.Err() == nil {
-			d.exchange.log.Warn().Err(err).Msg("remove what deploys left behind; trying again")
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (d *deploys) sweepOnce(ctx context.Context) error {
-	stores, err := d.connected()
-	if err != nil {
-		return err
-	}
-	all, err := d.jobs.Warmed(ctx)
-	if err != nil {
-		return err
-	}
-	for _, left := range all {
-		locked, release, err := stores.deploys.Lock(ctx, left.Namespace, left.App)
-		if errors.Is(err, history.ErrBusy) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = d.jobs.PurgeWarmed(locked, left)
-		release()
-		if err != nil {
-			return err
-		}
-		d.exchange.log.Info().Str("job", left.Job).Msg("removed what a deploy left behind")
-	}
-	return nil
 }

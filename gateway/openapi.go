@@ -41,6 +41,7 @@ func parameterTexts() map[string]string {
 		"ephemeral": "true is for what is deleted soon: the list of deploys does not have it",
 		"message":   "What the deploy is for, for people",
 		"commit":    "The commit that the source was at",
+		"strategy":  "rolling: running calls finish on the old version. recreate: they begin anew on the new one. Default rolling",
 		"number":    "The number of a deploy. Default the one before the last",
 	}
 }

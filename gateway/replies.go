@@ -16,8 +16,12 @@ const (
 	// lookEvery is how often the stored result of a waiting call is looked for: replies travel over core NATS, which
 	// drops what finds nobody connected.
 	lookEvery = 2 * time.Second
-	// takeWithin is how long the queue may take to confirm a call, publishing again included.
-	takeWithin = 10 * time.Second
+	// takeWithin is how long the queue may take to confirm a call, publishing again included: longer than its servers may take to
+	// choose a leader after one was killed, 4 to 9 s.
+	takeWithin = 20 * time.Second
+	// againAfter is the pause before what the queue did not take is published again: its servers choose a leader in some hundred
+	// milliseconds.
+	againAfter = 100 * time.Millisecond
 )
 
 // lookups is the last token of the reply subject for looked-up results, in place of a call id.
@@ -65,12 +69,36 @@ func (x *exchange) receiveAck(call string, msg *nats.Msg) {
 	switch {
 	case err == nil:
 		x.waiters.acked(call)
-	case errors.Is(err, nats.ErrNoResponders):
-		x.waiters.finish(call, signal{err: unavailable("the queue is not there; try again", err)})
+	case errors.Is(err, nats.ErrNoResponders): // it has no leader just now, or is being set up
+		x.waiters.again(call)
+	case errors.As(err, &refused) && refused.ErrorCode != streamStoreFailed:
+		x.log.Debug().Err(err).Str("call", call).Msg("the queue did not take a call; trying again")
+		x.waiters.again(call)
 	case errors.As(err, &refused):
 		x.waiters.finish(call, signal{err: refusal(refused)})
 	default:
 		x.log.Warn().Err(err).Str("call", call).Msg("drop a reply that is neither result nor confirmation")
+	}
+}
+
+// insist publishes until the queue has the message or refuses it for good, or the context ends.
+func insist(ctx context.Context, x *exchange, msg *nats.Msg) (*jetstream.PubAck, error) {
+	for {
+		once, cancel := context.WithTimeout(ctx, lookEvery)
+		ack, err := x.js.PublishMsg(once, msg) // the queue drops what it has already
+		cancel()
+		if err == nil {
+			return ack, nil
+		}
+		var refused *jetstream.APIError
+		if errors.As(err, &refused) && refused.ErrorCode == streamStoreFailed || !x.nc.IsConnected() {
+			return nil, err
+		}
+		select {
+		case <-time.After(againAfter):
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
 }
 

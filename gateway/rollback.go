@@ -42,10 +42,15 @@ func (d *deploys) handleHistory(w http.ResponseWriter, r *http.Request) {
 
 // handleRollback deploys what an earlier deploy did, exactly. It is a deploy itself, with a number of its own.
 func (d *deploys) handleRollback(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace", "number", "message")
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "number", "message", "strategy")
 	if err == nil {
 		err = checkApp(namespaceOf(query), r.PathValue("app"))
 	}
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
+	move, err := parseStrategy(query)
 	if err != nil {
 		d.refuse(w, r, err)
 		return
@@ -78,7 +83,7 @@ func (d *deploys) handleRollback(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	manifest := spec.Manifest{Format: spec.ManifestVersion, App: app, Functions: past.Functions}
-	d.answer(w, r, manifest, order{Deploy: history.Deploy{Namespace: namespace, Message: query.Get("message"), Commit: past.Commit, Of: past.Number}})
+	d.answer(w, r, manifest, order{Deploy: history.Deploy{Namespace: namespace, Message: query.Get("message"), Commit: past.Commit, Of: past.Number}, recreate: move})
 }
 
 // checkApp refuses names that the queue's keys could not hold.

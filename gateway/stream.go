@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -159,17 +158,8 @@ func (c *caller) publishSurely(ctx context.Context, own *call) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeWithin)
 	defer cancel()
-	for {
-		once, cancel := context.WithTimeout(ctx, lookEvery)
-		_, err = c.js.PublishMsg(once, msg) // the queue drops what it has already
-		cancel()
-		if err == nil {
-			break
-		}
-		var refused *jetstream.APIError
-		if ctx.Err() != nil || errors.As(err, &refused) || !c.nc.IsConnected() {
-			return publishProblem(err)
-		}
+	if _, err := insist(ctx, c.exchange, msg); err != nil {
+		return publishProblem(err)
 	}
 	c.waiters.acked(own.envelope.Call)
 	own.stats.published.Inc()

@@ -31,6 +31,7 @@ type signal struct {
 	result *nats.Msg // the result's message
 	err    error
 	again  bool // publish again: the queue has not said that it has the call
+	later  bool // publish again in a moment: the queue said that it has not
 	look   bool // the result may be stored by now
 }
 
@@ -166,6 +167,16 @@ func (ws *waiters) acked(call string) {
 		w.acked = true
 	}
 	shard.mu.Unlock()
+}
+
+// again has the call published again in a moment.
+func (ws *waiters) again(call string) {
+	shard := ws.shard(call)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for w := shard.calls[call]; w != nil; w = w.next {
+		w.hintLocked(signal{later: true})
+	}
 }
 
 // lookSoon has the requests that wait for the call look for its stored result.

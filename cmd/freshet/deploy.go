@@ -27,6 +27,7 @@ type deployOptions struct {
 	env             map[string]string
 	python, image   string
 	message, commit string
+	strategy        string
 	plan, warm      bool
 	asJSON          bool
 	// rebuild builds images of Dockerfiles though they are there, whose steps reach buildNetwork.
@@ -76,8 +77,14 @@ app had before and has no more are stopped.`,
 	cmd.Flags().BoolVar(&o.warm, "warm", false, "start and freeze one worker of each function first, and deploy nothing when one does not start")
 	cmd.Flags().StringVarP(&o.message, "message", "m", "", "what the deploy is for, for the history")
 	cmd.Flags().StringVar(&o.commit, "commit", "", "the commit of the source, for the history")
+	addStrategyFlag(cmd, &o.strategy)
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// addStrategyFlag adds the choice that every command has which replaces versions.
+func addStrategyFlag(cmd *cobra.Command, strategy *string) {
+	cmd.Flags().StringVar(strategy, "strategy", "rolling", "what becomes of running calls: rolling lets them finish on the old version, recreate begins them anew on the new one")
 }
 
 // addBuildFlags adds the flags of every command that deploys a source.
@@ -149,7 +156,7 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 		return deployed{}, err
 	}
 	uploaded := time.Now()
-	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}}
+	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}, "strategy": {o.strategy}}
 	if o.trial != nil {
 		if manifest.App, err = o.trial(manifest.App); err != nil {
 			return deployed{}, err

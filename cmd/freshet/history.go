@@ -71,7 +71,7 @@ func printHistory(out io.Writer, app string, list []pastDeploy) {
 }
 
 func newRollback(env environment) *cobra.Command {
-	var addr, namespace, message string
+	var addr, namespace, message, strategy string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "rollback APP [DEPLOY]",
@@ -79,7 +79,7 @@ func newRollback(env environment) *cobra.Command {
 		Long:  "Deploys again exactly what an earlier deploy did. `freshet history APP` has the numbers. The rollback is a deploy with a number of its own.",
 		Args:  args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			query := url.Values{"namespace": {namespace}, "message": {message}}
+			query := url.Values{"namespace": {namespace}, "message": {message}, "strategy": {strategy}}
 			if len(given) == 2 {
 				if _, err := strconv.Atoi(given[1]); err != nil {
 					return usagef(cmd, "deploy %q: give a number, as `freshet history %s` lists them", given[1], given[0])
@@ -103,6 +103,7 @@ func newRollback(env environment) *cobra.Command {
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)
+	addStrategyFlag(cmd, &strategy)
 	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for the history")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

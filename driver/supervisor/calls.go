@@ -55,6 +55,8 @@ type calls struct {
 	recycle     chan struct{}
 	recycleOnce sync.Once
 	stuck       string
+	// over says that the worker's calls are handed over: what the end of its guest makes of them does not count.
+	over atomic.Bool
 }
 
 // handle brings one attempt of a call to its end: a stored result, or the call's return to the queue.
@@ -84,6 +86,9 @@ func (c *calls) handle(ctx context.Context, d *queue.Delivery) {
 	}
 	began := time.Now()
 	end := c.attempt(ctx, d)
+	if c.over.Load() && end.died() {
+		end = outcome{unsent: true}
+	}
 	result.Run = time.Since(began) - end.gathered
 	result.Queued += end.gathered
 	result.Error, result.ContentType, result.Body, result.Yields = end.err, end.contentType, end.body, end.yields

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -30,11 +31,15 @@ type rest struct {
 	pauses int           // how many there were
 	wake   *time.Timer
 	closed chan struct{}
+	// over is told each time that the worker is asked to hand its calls over; overUntil is how long that holds.
+	over      chan struct{}
+	overUntil time.Time
 }
 
 // listen begins to take the autoscaler's words. Close it.
 func (r *rest) listen(w *Worker) error {
 	r.log, r.changed, r.closed = w.log, w.beats.changed, make(chan struct{})
+	r.over = make(chan struct{}, 1)
 	sub, err := w.nc.Subscribe(w.function.ControlSubject(w.task.Identity.Alloc), r.hear)
 	if err != nil {
 		return fmt.Errorf("listen to the autoscaler: %w", err)
@@ -51,6 +56,10 @@ func (r *rest) hear(msg *nats.Msg) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if asked.HandOver > 0 {
+		r.handOverLocked(asked.HandOver)
+		return
+	}
 	if asked.Lease < r.lease {
 		r.log.Info().Uint64("lease", asked.Lease).Uint64("newest", r.lease).Msg("drop a word of an autoscaler that was replaced")
 		return
@@ -66,6 +75,32 @@ func (r *rest) hear(msg *nats.Msg) {
 	r.wake = time.AfterFunc(min(asked.For, maxRest), r.expire)
 	r.asked = true
 	r.pauseLocked()
+}
+
+func (r *rest) handOverLocked(within time.Duration) {
+	r.overUntil = time.Now().Add(min(within, maxRest))
+	select {
+	case r.over <- struct{}{}:
+	default: // it was told already
+	}
+}
+
+// handOver waits until the worker is asked to hand over its calls, also when that was a moment ago. It returns false when the context
+// ends before.
+func (r *rest) handOver(ctx context.Context) bool {
+	for {
+		select {
+		case <-r.over:
+		case <-ctx.Done():
+			return false
+		}
+		r.mu.Lock()
+		holds := time.Now().Before(r.overUntil)
+		r.mu.Unlock()
+		if holds {
+			return true
+		}
+	}
 }
 
 // serve starts the pulling, or the rest that was asked for meanwhile.

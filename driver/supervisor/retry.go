@@ -51,7 +51,7 @@ func (c *calls) again(ctx context.Context, d *queue.Delivery, end outcome) (time
 	case wire.KindInput, wire.KindPayload, wire.KindCancelled, wire.KindExpired:
 		return 0, false
 	}
-	died := failed.Kind == wire.KindCrash || failed.Kind == wire.KindMemory || failed.Kind == wire.KindProtocol
+	died := end.died()
 	if died && c.batches != nil && !c.guest.alone {
 		c.mark(ctx, d)
 	}
@@ -65,6 +65,11 @@ func (c *calls) again(ctx context.Context, d *queue.Delivery, end outcome) (time
 		c.mark(ctx, d)
 	}
 	return 0, true
+}
+
+// died says that the attempt ended with its guest.
+func (o outcome) died() bool {
+	return o.err != nil && (o.err.Kind == wire.KindCrash || o.err.Kind == wire.KindMemory || o.err.Kind == wire.KindProtocol)
 }
 
 // record keeps why an attempt failed. One that never reached its guest is none.

@@ -210,7 +210,7 @@ func (w *Worker) take(ctx context.Context) {
 	}
 }
 
-// drain lets the running calls finish. Nomad's kill_timeout bounds it from outside.
+// drain lets the running calls finish, or hands them over when that is asked for. Nomad's kill_timeout bounds it from outside.
 func (w *Worker) drain(ctx context.Context) handoff.Exit {
 	w.beats.set(queue.StateDraining)
 	w.batches.hurry()
@@ -223,10 +223,22 @@ func (w *Worker) drain(ctx context.Context) handoff.Exit {
 		case <-finished.Done():
 		}
 	})
+	watch.Go(func() {
+		if w.rest.handOver(finished) {
+			w.over.Store(true)
+			cancel()
+		}
+	})
 	err := w.puller.Drain(finished)
 	cancel()
 	watch.Wait()
-	if err != nil {
+	switch {
+	case err != nil && w.over.Load():
+		w.logs.say("info", "the worker's calls go on in the next version")
+		_ = w.guest.sandbox.Kill() // ends the calls, whose handlers give them back
+		w.event(queue.Event{Kind: queue.EventStopped})
+		return handoff.Exit{}
+	case err != nil:
 		return w.died()
 	}
 	w.web.close(ctx)

@@ -16,6 +16,9 @@ type Rest struct {
 	Lease uint64 `json:"lease"`
 	// For is how long, from its arrival on; 0 ends the rest.
 	For time.Duration `json:"for"`
+	// HandOver asks for something else: when Nomad stops the worker within so long, it gives the calls that it runs back to the queue
+	// at once, for workers of the next version, and does not finish them. Lease and For then say nothing.
+	HandOver time.Duration `json:"hand_over,omitempty"`
 }
 
 // ControlSubject is where a worker of the function is told to rest.
