@@ -19,6 +19,8 @@ const (
 	floorHTTP = "floor-http"
 	floorNATS = "floor-nats"
 	floorPipe = "floor-pipe"
+	// floorCluster is NATS with a setting of what it survives.
+	floorCluster = "floor-cluster"
 )
 
 func runFloor(ctx context.Context, name string, args []string) error {
@@ -27,6 +29,8 @@ func runFloor(ctx context.Context, name string, args []string) error {
 		return serveHTTP(ctx)
 	case name == floorNATS && len(args) == 1:
 		return serveNATS(ctx, args[0])
+	case name == floorCluster && len(args) == 3:
+		return serveCluster(ctx, args[0], args[1], args[2])
 	case name == floorPipe && len(args) == 1:
 		return servePipe(args[0])
 	}

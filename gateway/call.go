@@ -29,6 +29,7 @@ const (
 type call struct {
 	envelope queue.Envelope
 	stats    *functionStats
+	watched  bool // the result is taken from where it is stored
 }
 
 // handleCall calls a function and waits for the result. A caller who goes away does not end the call, unless the function says
@@ -217,6 +218,9 @@ func (x *exchange) ask(ctx context.Context, c *call) (queue.Result, error) {
 // publish puts the call into its function's queue. The queue's word on it arrives as a reply.
 func (x *exchange) publish(c *call) error {
 	c.envelope.Reply = queue.ReplySubject(x.id, c.envelope.Call)
+	if c.watched {
+		c.envelope.Reply = queue.WatchedSubject(x.id, c.envelope.Call)
+	}
 	msg, err := c.envelope.Message()
 	if err != nil {
 		return badInput("request", c.envelope.Function.String(), err.Error())

@@ -74,12 +74,20 @@ type mapping struct {
 	again   bool  // earlier requests may have published the same inputs
 	sent    int64 // those from this index on were in none
 
+	work chan input // for callers that have made a call and wait for the next
+
 	slots   chan struct{}
 	ends    chan mapped
 	running sync.WaitGroup
 	inputs  int64
 	readErr error
 	cut     atomic.Bool // the gateway stops, and inputs or ends are left out
+}
+
+// input is one of a map's.
+type input struct {
+	index int64
+	line  []byte
 }
 
 // handleMap calls the function once for each line of the body and streams the ends of the calls back while it reads. Whoever loses
@@ -99,15 +107,13 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	if m.again {
-		sub, err := c.nc.Subscribe(queue.BatchResults(m.batch), func(msg *nats.Msg) { c.waiters.lookSoon(queue.CallOfResult(msg.Subject)) })
-		if err != nil {
-			endConnection(w, r)
-			c.refuse(w, r, unavailable("the queue cannot be reached; try again", err))
-			return
-		}
-		defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	sub, err := m.watch()
+	if err != nil {
+		endConnection(w, r)
+		c.refuse(w, r, unavailable("the queue cannot be reached; try again", err))
+		return
 	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
 	m.stats.enter()
 	defer m.stats.leave()
 	h := w.Header()
@@ -122,6 +128,22 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 	if err := m.write(ctx, cancel, w, control); err != nil {
 		c.exchange.log.Debug().Err(err).Str("batch", m.batch).Msg("map was cut off; its calls go on")
 	}
+}
+
+// watch takes the results as they are stored. The server's word that they are comes to whom they were published for: those of calls
+// that an earlier request may have published are looked for.
+func (m *mapping) watch() (*nats.Subscription, error) {
+	sub, err := m.nc.Subscribe(queue.BatchResults(m.batch), func(msg *nats.Msg) {
+		call := queue.CallOfResult(msg.Subject)
+		m.waiters.hold(call, queue.SenderOf(msg.Header), msg)
+		if m.again && queue.InputOf(call) < m.sent {
+			m.waiters.lookSoon(call)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sub, sub.SetPendingLimits(-1, -1) // the window bounds them
 }
 
 func (c *caller) openMap(r *http.Request) (*mapping, error) {
@@ -181,6 +203,8 @@ func choice(value, name, usual, other string) (bool, error) {
 func (m *mapping) read(ctx context.Context, body io.Reader) {
 	defer close(m.ends)
 	defer m.running.Wait()
+	m.work = make(chan input)
+	defer close(m.work)
 	lines := newLineReader(body)
 	if m.sent < queue.MaxInputs {
 		lines.known = m.sent - m.first
@@ -217,14 +241,25 @@ func (m *mapping) read(ctx context.Context, body io.Reader) {
 				}
 				return
 			}
-			m.running.Go(func() { m.ends <- m.call(ctx, index, line) })
+			select {
+			case m.work <- input{index, line}:
+			default:
+				m.running.Go(func() { m.callAll(ctx, input{index, line}) })
+			}
 		}
+	}
+}
+
+// callAll sees an input through, and then those that it is given.
+func (m *mapping) callAll(ctx context.Context, in input) {
+	for ok := true; ok; in, ok = <-m.work {
+		m.ends <- m.call(ctx, in.index, in.line)
 	}
 }
 
 // call sees one input through, and tries again while the queue is full or away.
 func (m *mapping) call(ctx context.Context, index int64, input []byte) mapped {
-	own := call{stats: m.stats, envelope: m.envelope()}
+	own := call{stats: m.stats, envelope: m.envelope(), watched: true}
 	e := &own.envelope
 	e.Call, e.Body, e.Again = queue.CallOfInput(m.batch, index), input, m.again && index < m.sent
 	e.ContentType, e.IdempotencyKey, e.Keep = "application/json", "", keepKeyed

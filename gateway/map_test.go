@@ -86,6 +86,24 @@ func TestMapStopsAtTheFirstErrorWhereAsked(t *testing.T) {
 	}
 }
 
+// TestRefusedMapIsAnsweredBeforeItsInputs, for which its client may wait.
+func TestRefusedMapIsAnsweredBeforeItsInputs(t *testing.T) {
+	_, r := newEchoRig(t)
+	in, out := io.Pipe()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.server.URL+mapEcho+"?window=0", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if err := out.Close(); err != nil || response.StatusCode != http.StatusBadRequest {
+		t.Errorf("%s, %v", response.Status, err)
+	}
+}
+
 // TestMapReadsAndWritesAtOnce with no more calls in flight than its window.
 func TestMapReadsAndWritesAtOnce(t *testing.T) {
 	url, r := newEchoRig(t)

@@ -199,14 +199,25 @@ func (w *Worker) serve(ctx context.Context) handoff.Exit {
 	return exit
 }
 
+// take gives each call to a handler that waits for one, or to one more: a goroutine that has run a call has the stack for the next.
 func (w *Worker) take(ctx context.Context) {
+	work := make(chan *queue.Delivery)
+	defer close(work)
 	for {
 		delivery, err := w.puller.Next(ctx)
 		if err != nil {
 			return // stopping: deliveries not taken go back when the puller closes
 		}
 		w.beats.changed()
-		w.running.Go(func() { w.handle(context.WithoutCancel(ctx), delivery) })
+		select {
+		case work <- delivery:
+		default:
+			w.running.Go(func() {
+				for ok := true; ok; delivery, ok = <-work {
+					w.handle(context.WithoutCancel(ctx), delivery)
+				}
+			})
+		}
 	}
 }
 

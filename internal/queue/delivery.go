@@ -68,7 +68,7 @@ func (d *Delivery) cancelLocked() {
 	}
 }
 
-// Ack takes the call off the queue and pulls the next one in the same message. Its result must be stored before.
+// Ack takes the call off the queue and pulls the next one, in the same message where it was the only one. Its result must be stored before.
 func (d *Delivery) Ack() error {
 	p := d.puller
 	p.mu.Lock()
@@ -76,7 +76,11 @@ func (d *Delivery) Ack() error {
 	if !p.settleLocked(d) {
 		return nil
 	}
-	if p.stopped || p.resting || freeSlots(p) <= 0 {
+	switch {
+	case p.stopped || p.resting || freeSlots(p) <= 0:
+		return d.send([]byte("+ACK"), "")
+	case len(p.held) > 0: // others end at the same time: one pull for all of them
+		askSoon(p)
 		return d.send([]byte("+ACK"), "")
 	}
 	return d.send(append([]byte("+NXT "), p.newPullLocked(1)...), p.inbox)

@@ -140,6 +140,11 @@ func ResultSubject(call string) string { return idSubject(resultsPrefix, call) }
 // ReplySubject is where a gateway's waiting caller gets the result; AllReplies is all of one gateway's.
 func ReplySubject(gateway, call string) string { return replyPrefix + gateway + "." + call }
 
+// WatchedSubject is ReplySubject for a caller who also listens where the call's result is stored: workers send it no copy.
+func WatchedSubject(gateway, call string) string {
+	return replyPrefix + gateway + "." + watchedToken + "." + call
+}
+
 // AllReplies is every reply to one gateway, the words on stored results among them.
 func AllReplies(gateway string) string { return replyPrefix + gateway + ".>" }
 
@@ -152,6 +157,12 @@ const (
 
 // storedToken stands before the worker in a subject made by StoredSubject.
 const storedToken = "stored"
+
+// watchedToken stands before the call in a subject made by WatchedSubject.
+const watchedToken = "watched"
+
+// watched tells the subjects made by WatchedSubject.
+func watched(reply string) bool { return strings.Contains(reply, "."+watchedToken+".") }
 
 // StoredSubject is where the server says that it stored the result of a worker's attempt: to the worker, and at the same time
 // to the gateway of the reply subject, whose caller waits for that word.

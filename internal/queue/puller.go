@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -60,6 +61,7 @@ type Puller struct {
 	resting  bool                   // between Pause and Resume
 	parked   []*Delivery            // those of them that wait for a slot which is lent
 	released chan struct{}          // closed and replaced whenever a slot becomes free
+	asking   bool                   // a pull is about to be sent
 }
 
 // PullerOption sets something of a puller.
@@ -172,6 +174,23 @@ func (p *Puller) askLocked() error {
 		return fmt.Errorf("pull calls of %s: %w", p.function, err)
 	}
 	return nil
+}
+
+// askSoon pulls once those have run that are ready to: other calls that end now free their slots before. The lock is held.
+func askSoon(p *Puller) {
+	if p.asking {
+		return
+	}
+	p.asking = true
+	p.done.Go(func() {
+		runtime.Gosched()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.asking = false
+		if err := p.askLocked(); err != nil {
+			p.log.Warn().Err(err).Msg("pull the next calls")
+		}
+	})
 }
 
 // newPullLocked books a pull and returns its request (ADR-37 of NATS: batch, expires in ns).

@@ -39,7 +39,7 @@ func (r Role) Permissions() Permissions {
 	case RoleWorker:
 		return Permissions{
 			Publish: []string{
-				"freshet.results.>", "freshet.attempts.*", "freshet.dead.>", "freshet.yields.*", "freshet.callbacks.*", "freshet.reply.*.*", "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
+				"freshet.results.>", "freshet.attempts.*", "freshet.dead.>", "freshet.yields.*", "freshet.callbacks.*", "freshet.reply.*.*", WatchedSubject("*", "*"), "freshet.workers.>", "freshet.logs.>", "freshet.events.>",
 				"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>",
 				"$JS.API.STREAM.MSG.GET." + ResultsStream, "$JS.API.INFO",
 				"$JS.API.DIRECT.GET." + CancelsStream,

@@ -53,7 +53,7 @@ func (s *Store) Close() {
 
 // Put stores how a call ended, unless it ended before: the first result wins, and Put returns the one that stands. It keeps
 // trying while NATS is away and returns when the server has the result, so that the call may then be acknowledged, or when
-// the context ends. reply is the call's reply subject; empty when nobody waits.
+// the context ends. reply is the call's reply subject; empty when nobody waits. Who watches the results gets no copy.
 func (s *Store) Put(ctx context.Context, r Result, reply string) (Result, error) {
 	messages, err := s.messages(r, reply)
 	if err != nil {
@@ -110,7 +110,7 @@ func (s *Store) messages(r Result, reply string) ([]*nats.Msg, error) {
 	stored.Reply = StoredSubject(reply, r)
 	stored.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
 	setTTL(stored.Header, r.Keep)
-	if reply == "" {
+	if reply == "" || watched(reply) {
 		return []*nats.Msg{stored}, nil
 	}
 	provisional, err := r.Message(reply)

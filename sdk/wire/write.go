@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 )
 
@@ -85,6 +86,9 @@ func (w *Writer) append(msg Message, payload []byte, first, more bool) error {
 // flush writes until nothing waits, releasing the lock while it does.
 func (w *Writer) flush() {
 	w.writing = true
+	w.mu.Unlock()
+	runtime.Gosched()
+	w.mu.Lock()
 	for len(w.buf) > 0 && w.err == nil {
 		out := w.buf
 		w.buf = w.spare[:0]
