@@ -126,9 +126,13 @@ func (s *state) placed(item news.Item, now time.Time) {
 		s.full = make(map[string]fullness)
 	}
 	for group, count := range item.Unplaced {
-		before := s.full[group]
-		pause := min(max(2*before.pause, minLook), maxLook)
-		s.full[group] = fullness{placed: max(s.counts[group]-count, 0), look: now.Add(pause), pause: pause}
+		full := s.full[group]
+		if !now.Before(full.look) { // more of the same news puts no look off
+			full.pause = min(max(2*full.pause, minLook), maxLook)
+			full.look = now.Add(full.pause)
+		}
+		full.placed = max(s.counts[group]-count, 0)
+		s.full[group] = full
 	}
 }
 
