@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -115,7 +116,7 @@ func replaced(text string, with [][2]string) (string, error) {
 func (n *node) stop() error {
 	err := n.cmd.Process.Signal(syscall.SIGINT)
 	_ = n.cmd.Wait() // Nomad calls it a failure to be interrupted
-	err = errors.Join(err, n.log.Close())
+	err = errors.Join(err, n.stopPlugins(), n.log.Close())
 	clear := exec.Command(filepath.Join(shared.bin, "freshet-driver"), "clear", "-data-dir", n.driver(), "-cgroup-parent", n.cgroups,
 		"-runsc", os.Getenv("FRESHET_RUNSC"), "-worker", filepath.Join(shared.bin, "freshet-worker"))
 	if out, failure := clear.CombinedOutput(); failure != nil {
@@ -127,6 +128,25 @@ func (n *node) stop() error {
 	}
 	_, _, failure = shared.nomad.Nodes().Purge(stub.ID, nil)
 	return errors.Join(err, failure)
+}
+
+// stopPlugins ends what the agent left behind: one that is stopped while it starts its plugins does (seen with Nomad 1.6.3).
+func (n *node) stopPlugins() error {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		line, _ := os.ReadFile(file) // none when it ended
+		if program, _, _ := bytes.Cut(line, []byte{0}); filepath.Dir(string(program)) != n.plugins() {
+			continue
+		}
+		pid, failure := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if failure == nil {
+			failure = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if failure != nil && !errors.Is(failure, syscall.ESRCH) {
+			err = errors.Join(err, failure)
+		}
+	}
+	return err
 }
 
 // find is the node as Nomad lists it; nil before it does.
