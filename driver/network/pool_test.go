@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -264,13 +265,12 @@ func TestAfterAReboot(t *testing.T) {
 	if err := errors.Join(syscall.Unmount(ns.Path, syscall.MNT_DETACH), syscall.Unmount(filepath.Join(dir, "ns"), syscall.MNT_DETACH)); err != nil {
 		t.Fatal(err)
 	}
-	link, err := netlink.LinkByName("freshet-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkDel(link); err != nil {
-		t.Fatal(err)
-	}
+	eventually.True(t, "the kernel has removed the interfaces with their namespaces", func() bool {
+		links, err := netlink.LinkList()
+		return err == nil && !slices.ContainsFunc(links, func(link netlink.Link) bool {
+			return strings.HasPrefix(link.Attrs().Name, "freshet-")
+		})
+	})
 	flushRules(t)
 	if err := os.WriteFile(filepath.Join(dir, "tasks", "77.json"), []byte(`{"task":`), 0o600); err != nil {
 		t.Fatal(err)
