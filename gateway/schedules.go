@@ -130,13 +130,16 @@ func (s *schedules) follow(ctx context.Context, bucket jetstream.KeyValue) error
 	}
 }
 
+// tickWithin bounds how long the ticks of a schedule are seen to at once: the record may change meanwhile, and then it is looked at anew.
+const tickWithin = 10 * time.Second
+
 // see makes the calls of the ticks that are due, then writes down that it did. When another gateway did so first, it is well too.
 func (s *schedules) see(ctx context.Context, bucket jetstream.KeyValue, record scheduleRecord, now time.Time) error {
 	ticks, seen := record.Due(record.Seen, now)
 	if seen.Equal(record.Seen) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, takeWithin)
+	ctx, cancel := context.WithTimeout(ctx, tickWithin)
 	defer cancel()
 	for _, tick := range ticks {
 		call, err := s.fire(ctx, record, tickCall(record, tick))

@@ -99,7 +99,7 @@ func (s *spawns) publishSpawned(ctx context.Context, e queue.Envelope, t target)
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeWithin)
 	defer cancel()
-	ack, err := insist(ctx, s.exchange, msg)
+	ack, err := s.js.PublishMsg(ctx, msg)
 	if err != nil {
 		return publishProblem(err)
 	}

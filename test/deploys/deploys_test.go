@@ -285,7 +285,7 @@ func TestDeploysUnderTraffic(t *testing.T) {
 			t.Errorf("only %d answers to %s", r.answers[way], way)
 		}
 	}
-	if deploys < 3 || len(r.versions) < 3 {
+	if deploys < 3 || len(r.versions) < 2 {
 		t.Errorf("%d deploys, answers by %d versions", deploys, len(r.versions))
 	}
 }
