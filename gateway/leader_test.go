@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,16 +87,21 @@ func TestEachTickMakesOneCallAcrossALeaderChange(t *testing.T) {
 	servers[gone].Shutdown()
 	eventually.True(t, "a third one leads", func() bool { now := leader(); return now != "" && now != gone })
 	ticks(3)
+	counted := func(state string, overtaken ...int) {
+		eventually.True(t, "every tick made its call, "+state, func() bool {
+			var list []scheduled
+			a := r.do(t, http.MethodGet, "/v1/schedules?function=demo.echo", nil, nil)
+			if json.Unmarshal(a.body, &list) != nil || len(list) != 1 || list[0].Paused != (state == "paused") {
+				return false
+			}
+			calls, _ := l.counts()
+			return slices.Contains(overtaken, calls-int(list[0].Seen.Sub(made.Seen)/time.Second))
+		})
+	}
+	counted("running", 0)
 	eventually.True(t, "it is paused", func() bool {
 		return r.do(t, http.MethodPost, scheduleEcho+"/pause", nil, nil).status == http.StatusOK
 	})
-	eventually.True(t, "every tick made its call", func() bool {
-		var list []scheduled
-		a := r.do(t, http.MethodGet, "/v1/schedules?function=demo.echo", nil, nil)
-		if json.Unmarshal(a.body, &list) != nil || len(list) != 1 || !list[0].Paused {
-			return false
-		}
-		calls, _ := l.counts()
-		return calls == int(list[0].Seen.Sub(made.Seen)/time.Second)
-	})
+	// A pause may overtake one tick: its call is made, and written down when the schedule goes on, without another call.
+	counted("paused", 0, 1)
 }

@@ -18,7 +18,7 @@ import (
 const (
 	exitFailure     = 1
 	exitUsage       = 2
-	exitCall        = 3
+	exitCall        = 3 // or a build
 	exitRefused     = 4
 	exitUnreachable = 5
 	exitInterrupted = 128 + int(syscall.SIGINT)
@@ -28,6 +28,7 @@ const (
 func report(err error) int {
 	var usage *usageError
 	var call *callFailed
+	var build *buildFailed
 	var address *url.Error
 	switch {
 	case err == nil:
@@ -40,6 +41,9 @@ func report(err error) int {
 		return exitRefused
 	case errors.As(err, &call):
 		call.print(os.Stderr)
+		return exitCall
+	case errors.As(err, &build):
+		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
 		return exitCall
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "Interrupted.")

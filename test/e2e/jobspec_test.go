@@ -35,7 +35,7 @@ func build(t *testing.T, dir string) string {
 }
 
 func TestJobspecsAreValid(t *testing.T) {
-	variables := map[string]string{"exec": "image=busybox", "http": "image=busybox"}
+	variables := map[string]string{"exec": "image=busybox", "http": "image=busybox", "python": "image=busybox"}
 	for _, name := range jobspecs.Names() {
 		variable := cmp.Or(variables[name], "code=/srv/program")
 		if out, err := nomad(t, "job", "validate", "-var", variable, "../../jobspecs/"+name+".nomad.hcl"); err != nil {
