@@ -2,62 +2,21 @@ package gateway_test
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-
 	"github.com/freshet-dev/freshet/gateway"
 	"github.com/freshet-dev/freshet/internal/eventually"
-	"github.com/freshet-dev/freshet/internal/queue"
 )
-
-// startCluster runs three real NATS servers that replicate their streams.
-func startCluster(t *testing.T) []*server.Server {
-	t.Helper()
-	var routes []*url.URL
-	var ports []int
-	for range 3 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close() // held until all are chosen
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats-route", Host: listener.Addr().String()})
-	}
-	var servers []*server.Server
-	for i, port := range ports {
-		s, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-			MaxPayload: queue.MaxMessage, Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		servers = append(servers, s)
-	}
-	return servers
-}
 
 // TestCallsWaitForALeader: calls succeed while the function's stream loses its leader again and again, and while one of the
 // servers ends.
 func TestCallsWaitForALeader(t *testing.T) {
-	servers := startCluster(t)
-	for _, s := range servers {
-		s.Start()
-		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	}
-	for _, s := range servers {
-		eventually.True(t, "the server listens", func() bool { return s.Addr() != nil && s.JetStreamIsCurrent() })
-	}
+	servers := startNATSCluster(t)
 	var addresses []string
 	for _, s := range servers {
 		addresses = append(addresses, s.ClientURL())
@@ -98,12 +57,9 @@ func TestCallsWaitForALeader(t *testing.T) {
 		eventually.True(t, "calls are answered again", func() bool { return answered.Load() >= enough })
 	}
 	down()
-	for _, s := range servers {
-		if s.Name() == leader() {
-			s.Shutdown()
-			s.WaitForShutdown()
-			break
-		}
+	if s := servers[leader()]; s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
 	}
 	enough := answered.Load() + 20
 	eventually.True(t, "calls are answered by two servers", func() bool { return answered.Load() >= enough })
