@@ -62,6 +62,8 @@ type Config struct {
 	OrphanGrace string `codec:"orphan_grace"`
 	// NATS is how the workers reach the queue. Needed for functions.
 	NATS NATSConfig `codec:"nats"`
+	// Nomad is how secrets are read. Needed for tasks that have some.
+	Nomad NomadConfig `codec:"nomad"`
 	// Snapshots bounds the node's snapshot store, Images its images, Network what tasks reach, Ahead what is made ahead of need.
 	Snapshots SnapshotsConfig `codec:"snapshots"`
 	Images    ImagesConfig    `codec:"images"`
@@ -166,6 +168,13 @@ func configSpec() *hclspec.Spec {
 			"url":      hclspec.NewAttr("url", "string", true),
 			"user":     attr("user", "string"),
 			"password": attr("password", "string"),
+		}),
+		"nomad": block("nomad", map[string]*hclspec.Spec{
+			"address":     hclspec.NewAttr("address", "string", true),
+			"token":       attr("token", "string"),
+			"ca_cert":     attr("ca_cert", "string"),
+			"client_cert": attr("client_cert", "string"),
+			"client_key":  attr("client_key", "string"),
 		}),
 		"snapshots": block("snapshots", map[string]*hclspec.Spec{
 			"max_bytes":        attr("max_bytes", "number"),

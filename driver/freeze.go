@@ -43,11 +43,14 @@ func (s *starter) inputs(p plan, cfg *drivers.TaskConfig, code image.Root) (snap
 	program := p.task.Program
 	inputs := snapshot.Inputs{
 		Namespace: p.task.Identity.Namespace, App: p.task.Identity.App, Function: p.task.Identity.Function,
-		Code: code.Digest, Args: program.Args, Env: program.Env, User: program.User, Cwd: program.Dir, Hostname: program.Hostname,
+		Code: code.Digest, Args: program.Args, Env: withoutSecrets(program.Env, p.revealed), User: program.User, Cwd: program.Dir, Hostname: program.Hostname,
 		Capabilities: program.Capabilities, Privileges: program.NewPrivileges,
 		Handler: p.config.Handler.Type, Entry: p.config.Handler.Entry, Concurrency: p.config.Concurrency,
 		MemoryMB: p.task.MemoryMB, CPUs: runtime.NumCPU(), PIDs: p.limits.PIDs, DiskMB: p.task.Root.WritesBytes >> 20,
 		Runsc: s.runsc, Platform: s.config.Platform, CPU: s.cpu, Protocol: wire.Version,
+	}
+	if len(p.secrets) > 0 {
+		inputs.Secrets = secretMarks(p.secrets)
 	}
 	if p.image != nil {
 		inputs.Image = p.image.Digest

@@ -14,6 +14,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/image"
 	"github.com/freshet-dev/freshet/driver/network"
 	"github.com/freshet-dev/freshet/internal/handoff"
+	"github.com/freshet-dev/freshet/internal/secrets"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -29,6 +30,9 @@ type plan struct {
 	// cpuset is the directory of a control group of Nomad's whose processors the task runs on.
 	cpuset string
 	reach  reach
+	// secrets are those whose values the guest sees, revealed the variables of its environment that have them.
+	secrets  []secrets.Secret
+	revealed map[string]bool
 	// own says that something of the allocation is in task already, so that nothing made ahead fits.
 	own bool
 }
@@ -64,6 +68,10 @@ func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, 
 	if p.task.Program, err = s.program(cfg, config, pulled); err != nil {
 		return p, err
 	}
+	if p.secrets, err = s.secretsOf(ctx, cfg, config); err != nil {
+		return p, err
+	}
+	p.revealed = reveal(p.task.Program.Env, cfg.Env, p.secrets)
 	p.task.Network, p.task.Files = p.reach.network, p.reach.files
 	p.task.Root = rootOf(config, pulled, code)
 	if err := s.mounts(&p, cfg, code); err != nil {

@@ -27,6 +27,7 @@ func taskConfigSpec() *hclspec.Spec {
 			"timeout":    attr("timeout", "string"),
 		}),
 		"methods": attr("methods", "list(string)"),
+		"secrets": attr("secrets", "list(string)"),
 		"batching": block("batching", map[string]*hclspec.Spec{
 			"max_size": attr("max_size", "number"),
 			"wait":     attr("wait", "string"),

@@ -16,6 +16,7 @@ import (
 	"github.com/freshet-dev/freshet/driver/sandbox"
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/handoff"
+	"github.com/freshet-dev/freshet/internal/secrets"
 )
 
 // A unit is one supervisor with what the node lends it: a state directory, control groups, a network namespace, the hold of an
@@ -29,7 +30,9 @@ type lender struct {
 	images   *image.Store
 	networks *networks
 	groups   *cgroup.Manager
-	log      zerolog.Logger
+	// secrets is where secrets are read; nil where the node reads none.
+	secrets *secrets.Store
+	log     zerolog.Logger
 	// lending is held for reading while a unit gets its directory and what goes with it, so that who holds it alone sees the
 	// directories of all units that have something.
 	lending sync.RWMutex
@@ -38,6 +41,10 @@ type lender struct {
 // openLender opens what the node has. Close it.
 func openLender(ctx context.Context, config Config, log zerolog.Logger) (*lender, error) {
 	l := &lender{config: config, log: log}
+	var err error
+	if l.secrets, err = config.Nomad.store(); err != nil {
+		return nil, err
+	}
 	images, err := config.imageStore()
 	if err != nil {
 		return nil, err

@@ -30,6 +30,8 @@ type Jobs interface {
 	Build(ctx context.Context, build jobs.Build, tell func(line string)) error
 	// Stop stops a function's job.
 	Stop(ctx context.Context, namespace, job string) error
+	// Restart replaces the workers of a function's job that run, and returns how many: each finishes its calls while another one starts.
+	Restart(ctx context.Context, namespace, job string) (int, error)
 	// Warmed lists what Warm runs, or left behind where its gateway died, and PurgeWarmed removes it.
 	Warmed(ctx context.Context) ([]jobs.Warmed, error)
 	PurgeWarmed(ctx context.Context, left jobs.Warmed) error
@@ -65,8 +67,9 @@ type deploys struct {
 	responder
 	directory
 
-	blobs Blobs
-	jobs  Jobs
+	blobs   Blobs
+	jobs    Jobs
+	secrets Secrets
 }
 
 // handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before anything

@@ -20,10 +20,20 @@ const (
 	verbCall   verb = "call"
 	verbRead   verb = "read"
 	verbDeploy verb = "deploy"
+	verbSecret verb = "secret"
 	verbAdmin  verb = "admin"
 )
 
-func allVerbs() []verb { return []verb{verbCall, verbRead, verbDeploy, verbAdmin} }
+func allVerbs() []verb { return []verb{verbCall, verbRead, verbDeploy, verbSecret, verbAdmin} }
+
+// verbNames lists the verbs for people.
+func verbNames() string {
+	names := make([]string, 0, len(allVerbs()))
+	for _, v := range allVerbs() {
+		names = append(names, string(v))
+	}
+	return strings.Join(names, ", ")
+}
 
 // guard lets through who may do what they ask for. Without it, as a gateway on one's own machine runs, everybody may do everything.
 type guard struct {

@@ -61,6 +61,8 @@ type Config struct {
 	// Blobs takes uploaded programs, Jobs deployed functions.
 	Blobs Blobs
 	Jobs  Jobs
+	// Secrets keeps the functions' secrets. Without it there are none.
+	Secrets Secrets
 	// Streams are the operator's choices for the streams, which the gateway makes where they are missing.
 	Streams queue.Settings
 	// Auth asks every caller for a token; RootToken is the operator's own, which may do everything. Off by default.
@@ -103,6 +105,7 @@ type Gateway struct {
 	schedules *schedules
 	deploys   *deploys
 	images    *images
+	secrets   *secretAPI
 	logs      *logReader
 	web       *web.Door
 	blobs     Blobs
@@ -193,7 +196,8 @@ func New(config Config) (*Gateway, error) {
 		dead:   &deadCalls{calls},
 
 		schedules: &schedules{calls},
-		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs, secrets: config.Secrets},
+		secrets:   &secretAPI{responder: answers, directory: functions, store: config.Secrets, jobs: config.Jobs},
 		images:    &images{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,

@@ -118,6 +118,8 @@ func (r *registered) put(job jobs.Job) {
 	r.there[job.ID] = job
 }
 
+func (r *registered) Restart(context.Context, string, string) (int, error) { return 0, nil }
+
 func (r *registered) App(_ context.Context, _, app string) ([]jobs.Job, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

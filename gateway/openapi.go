@@ -42,6 +42,9 @@ func parameterTexts() map[string]string {
 		"message":   "What the deploy is for, for people",
 		"commit":    "The commit that the source was at",
 		"strategy":  "rolling: running calls finish on the old version. recreate: they begin anew on the new one. Default rolling",
+		"create":    "true refuses when there is one already",
+		"restart":   "true replaces the workers of the functions that use it, so that they have the new values",
+		"force":     "true removes it although functions use it",
 		"number":    "The number of a deploy. Default the one before the last",
 	}
 }

@@ -25,7 +25,7 @@ const (
 
 // routes are those that a token may be needed for: the whole API but health and metrics.
 func (g *Gateway) routes() []route {
-	return slices.Concat(g.callRoutes(), g.spawnRoutes(), g.scheduleRoutes(), g.adminRoutes())
+	return slices.Concat(g.callRoutes(), g.spawnRoutes(), g.scheduleRoutes(), g.adminRoutes(), g.secrets.routes())
 }
 
 func (g *Gateway) callRoutes() []route {

@@ -180,11 +180,11 @@ func parseToken(body io.Reader, now time.Time) (token, error) {
 		return t, err
 	}
 	if len(t.Verbs) == 0 {
-		return t, badInput("verbs", "", "name some of call, read, deploy, admin")
+		return t, badInput("verbs", "", "name some of "+verbNames())
 	}
 	for _, v := range t.Verbs {
 		if !slices.Contains(allVerbs(), v) {
-			return t, badInput("verbs", string(v), "use call, read, deploy, admin")
+			return t, badInput("verbs", string(v), "use "+verbNames())
 		}
 	}
 	if !(t.Rate >= 0 && t.Rate <= 1e6) {

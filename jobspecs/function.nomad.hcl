@@ -111,6 +111,9 @@ job "hello.greet" {
         startup_timeout = "600s"    # bounds a cold start up to the end of the enter hooks (default 10m)
         max_pending     = 1000000   # calls waiting and running; beyond it callers get 429
 
+        # Keys of these become variables of the environment; `freshet secret create` makes one.
+        # secrets = ["db", "huggingface:HF_TOKEN"]
+
         # What happens to a call whose code raised an error (default: nothing more).
         retries {
           max       = 0

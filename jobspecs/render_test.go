@@ -47,6 +47,9 @@ func function(t *rapid.T) spec.Function {
 		Snapshot:           spec.Snapshot{Enabled: rapid.Bool().Draw(t, "snapshot")},
 	}
 	calls(t, &f)
+	if rapid.Bool().Draw(t, "secrets") {
+		f.Secrets = []string{"db", "hf@2:HF_TOKEN", "cloud:USER,PASSWORD"}
+	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
 		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i), Readonly: true})
 	}

@@ -158,6 +158,12 @@ func Env(name, value string) Option {
 	}
 }
 
+// Secrets gives the function the keys of secrets as variables of its environment: "db" in its newest version, "db@3" in that one,
+// "db:USER,PASSWORD" when it must have these keys. A variable that [Env] sets too is Env's. A secret is made by `freshet secret create`.
+func Secrets(names ...string) Option {
+	return func(f *function) { f.spec.Secrets = append(f.spec.Secrets, names...) }
+}
+
 // Mount lets the function read a directory or file of the node, where the node's operator allows host paths.
 func Mount(source, target string) Option {
 	return func(f *function) {

@@ -12,6 +12,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/internal/secrets"
 	"github.com/freshet-dev/freshet/jobspecs"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
@@ -96,7 +97,7 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	watcher.Open(ctx)
 	defer watcher.Close()
 	g, err := gateway.New(gateway.Config{
-		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Streams: queue.Settings{Replicas: o.replicas},
+		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Secrets: secrets.New(nomad), Streams: queue.Settings{Replicas: o.replicas},
 		Registry: prometheus.NewRegistry(), Version: version, Log: log, Auth: auth, RootToken: env.rootToken, Origins: o.origins,
 		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private, MaxPayload: o.payload, WebDomain: o.web.domain,
 	})
@@ -154,6 +155,11 @@ func (n nomadJobs) Build(ctx context.Context, build jobs.Build, tell func(line s
 // Stop implements gateway.Jobs.
 func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
 	return jobs.Stop(ctx, n.nomad, namespace, job)
+}
+
+// Restart implements gateway.Jobs.
+func (n nomadJobs) Restart(ctx context.Context, namespace, job string) (int, error) {
+	return jobs.Restart(ctx, n.nomad, namespace, job)
 }
 
 // Warmed implements gateway.Jobs.

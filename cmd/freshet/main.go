@@ -48,7 +48,7 @@ A first round, on one machine:
 		&cobra.Group{ID: "part", Title: "Components of a cluster:"},
 	)
 	for _, cmd := range []*cobra.Command{
-		newNew(env), newRun(env), newServe(env), newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newSchedule(env), newToken(env),
+		newNew(env), newRun(env), newServe(env), newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newSchedule(env), newSecret(env), newToken(env),
 		newPs(env), newLogs(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newImage(env), newJobspec(), newSimulate(),
 	} {
 		cmd.GroupID = "use"

@@ -71,7 +71,7 @@ func newTokenCreate(env environment) *cobra.Command {
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
-	cmd.Flags().StringSliceVar(&o.verbs, "verbs", []string{"call", "read"}, "what it allows: call, read, deploy, admin")
+	cmd.Flags().StringSliceVar(&o.verbs, "verbs", []string{"call", "read"}, "what it allows: call, read, deploy, secret, admin")
 	cmd.Flags().StringSliceVar(&o.namespaces, "namespaces", nil, "where (default: everywhere)")
 	cmd.Flags().StringSliceVar(&o.functions, "functions", nil, "for which apps or functions (default: all)")
 	cmd.Flags().Float64Var(&o.rate, "rate", 0, "requests a second that each gateway takes (default: any number)")

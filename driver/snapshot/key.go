@@ -41,7 +41,8 @@ type Inputs struct {
 	Privileges   bool     `json:"privileges,omitempty"`
 	// Network is the policy that the guest's network follows, in any form that is the same for the same policy; empty for none.
 	Network string `json:"network,omitempty"`
-	// Secrets are the digests of the secrets' contents by name, so that a rotated secret makes another key.
+	// Secrets are the versions of the secrets by name, and the digests of files that hold some, so that a rotated secret makes another
+	// key.
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// Handler, Concurrency and Mounts shape it.
 	Handler     string       `json:"handler"`

@@ -72,6 +72,9 @@ plugin "freshet-driver" {
     ahead {
       memory_mb = {{.AheadMB}}
     }
+    nomad {
+      address = "http://127.0.0.1:{{.Ports.NomadHTTP}}"
+    }
     nats {
       url      = {{printf "%q" .NATS}}
       user     = "worker"

@@ -141,6 +141,9 @@ type Config struct {
 	Retries Retries `json:"retries"`
 	// Snapshot freezes the worker after its enter hooks and thaws later workers from it.
 	Snapshot Snapshot `json:"snapshot"`
+	// Secrets are those whose keys become variables of the guest's environment: "db" in its newest version, "db@3" in that one,
+	// "db:USER,PASSWORD" when it must have these keys. A variable that env sets too is env's; of two secrets' the later one's.
+	Secrets []string `json:"secrets,omitempty"`
 	// Network is what the guest may reach.
 	Network Network `json:"network"`
 	// Web is how the guest's own server is reached from outside, beside calls.

@@ -145,6 +145,7 @@ func (c *checker) config(cfg Config) {
 	checkMethods(c, cfg.Methods)
 	checkParameters(c, cfg.Parameters)
 	c.retries(cfg.Retries)
+	checkSecrets(c, cfg)
 	c.network(cfg.Network)
 	checkWeb(c, cfg)
 	c.container(cfg)

@@ -18,6 +18,7 @@ _PLAIN = {
     "max_running": int,
     "priority": int,
     "args": list,
+    "secrets": list,
     "env": dict,
 }
 _DURATIONS = ("timeout", "startup_timeout", "queue_timeout", "drain")

@@ -18,7 +18,8 @@ def function(**settings: Any) -> Callable[[_T], _T]:
     """Makes a function, or a class with its methods, one that `freshet deploy` deploys.
 
     Settings, each with its default where it is left out: name, image, python, args, cpu (MHz), memory (MB), timeout, startup_timeout,
-    concurrency, max_pending, max_running, queue_timeout, retries, snapshot, scale, env, egress, allow, mounts, user, priority, drain.
+    concurrency, max_pending, max_running, queue_timeout, retries, snapshot, scale, env, secrets, egress,
+    allow, mounts, user, priority, drain.
     docs/python.md says what each means. Durations are numbers of seconds, or texts such as "5m".
     """
 

@@ -47,7 +47,10 @@ class Described(unittest.TestCase):
             @f.function(timeout=HOUR / 2, retries={"max": 2, "initial": 0.5}, scale=(1, 3), env={"A": "b"}, snapshot=False)
             def one(): ...
 
-            @deployed(name="second", image="other", allow=["10.0.0.0/8"], mounts={"/data": "/srv"}, python="/opt/python", args=("-O",))
+            @deployed(
+                name="second", image="other", allow=["10.0.0.0/8"], mounts={"/data": "/srv"}, secrets=["db", "hf:HF_TOKEN"],
+                python="/opt/python", args=("-O",),
+            )
             class Two: ...
 
             @f.function
@@ -76,6 +79,7 @@ class Described(unittest.TestCase):
         )
         self.assertEqual((two["name"], two["image"], two["command"], two["args"]), ("second", "other", "/opt/python", ["-O"]))
         self.assertEqual(two["network"], {"egress": True, "allow": ["10.0.0.0/8"]})
+        self.assertEqual(two["secrets"], ["db", "hf:HF_TOKEN"])
         self.assertEqual(two["mount"], [{"source": "/srv", "target": "/data", "readonly": True}])
         self.assertEqual(three["handler"]["entry"], "app:three")
 
