@@ -325,7 +325,7 @@ func (p *Puller) extend() {
 func (p *Puller) repair(ctx context.Context, lost bool) {
 	p.mu.Lock()
 	p.forgetLocked(time.Now())
-	missing := !p.stopped && !p.resting && freeSlots(p) > 0
+	missing := !p.stopped && !p.resting && !p.asking && freeSlots(p) > 0
 	p.mu.Unlock()
 	if !missing && !lost || !p.nc.IsConnected() {
 		return

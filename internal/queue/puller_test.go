@@ -13,6 +13,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/internal/queue"
@@ -297,6 +298,51 @@ func TestSuspectsAreMarked(t *testing.T) {
 }
 
 // TestDroppedDeliveryIsDeliveredAgain: the server was told nothing.
+// A puller looks every second whether it has to pull anew. While it is busy it must not mistake what is on its way for missing.
+func TestBusyPullerMissesNoDelivery(t *testing.T) {
+	const slots = 64
+	r := newRig(t)
+	p := r.open(t, slots)
+	publisher, err := jetstream.New(r.nc, jetstream.WithPublishAsyncMaxPending(4*slots))
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var work errgroup.Group
+	work.Go(func() error {
+		for busy.Err() == nil {
+			msg, err := queue.Envelope{Function: function, Call: ulid.Make().String(), Published: time.Now()}.Message()
+			if err != nil {
+				return err
+			}
+			if _, err := publisher.PublishMsgAsync(msg, jetstream.WithStallWait(time.Minute)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range slots {
+		work.Go(func() error {
+			for {
+				d, err := p.Next(busy)
+				if err != nil {
+					return err
+				}
+				if d.Attempt != 1 {
+					return fmt.Errorf("a call was delivered %d times: a delivery got lost", d.Attempt)
+				}
+				if err := d.Ack(); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	if err := work.Wait(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+}
+
 func TestDroppedDeliveryIsDeliveredAgain(t *testing.T) {
 	r := newRig(t)
 	p := r.open(t, 1)

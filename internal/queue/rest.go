@@ -79,10 +79,11 @@ func (p *Puller) Resume() error {
 	return p.newEpoch()
 }
 
-// replaceLocked lets go of the subscription that a new one follows.
+// replaceLocked lets go of the subscription that a new one follows, which still hands over what is on its way: else the queue would miss
+// it for as long as AckWait.
 func (p *Puller) replaceLocked(sub *nats.Subscription, inbox string) {
-	if p.sub != nil && !p.sub.IsDraining() { // one that drains still hands over what is on its way
-		_ = p.sub.Unsubscribe() // fails only when the connection is closed
+	if p.sub != nil && !p.sub.IsDraining() {
+		_ = p.sub.Drain() // fails only when the connection is closed
 	}
 	p.sub, p.inbox = sub, inbox
 }
