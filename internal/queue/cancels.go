@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,6 +20,13 @@ func Cancel(ctx context.Context, js jetstream.JetStream, function Function, id s
 	return nil
 }
 
+const (
+	// beingStored is the server's code when a message under the same subject is not yet with the replicas.
+	beingStored jetstream.ErrorCode = 10164
+	// endAgain is the pause before a result is stored again that met another one on its way.
+	endAgain = 50 * time.Millisecond
+)
+
 // End stores how a call ended, unless it ended before: the first result wins, and End returns the one that stands. It is for
 // those who end calls without running them, and tells no caller.
 func End(ctx context.Context, js jetstream.JetStream, r Result) (Result, error) {
@@ -27,8 +35,18 @@ func End(ctx context.Context, js jetstream.JetStream, r Result) (Result, error) 
 		return Result{}, err
 	}
 	setTTL(msg.Header, r.Keep)
-	_, err = js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
 	var refused *jetstream.APIError
+	for {
+		_, err = js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
+		if !errors.As(err, &refused) || refused.ErrorCode != beingStored {
+			break
+		}
+		select { // a result is on its way to the replicas: perhaps this one, which nats.go sent again
+		case <-time.After(endAgain):
+		case <-ctx.Done():
+			return Result{}, fmt.Errorf("store result of call %s: %w", r.Call, err)
+		}
+	}
 	if errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 		return LoadResult(ctx, js, r.Call)
 	}
