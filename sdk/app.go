@@ -67,15 +67,41 @@ func New(name string) *App { return &App{name: name} }
 //
 // An error becomes the caller's error with its Go type and message, and is retried as [Retries] says; [InputError] says that
 // the input is at fault. A panic is an error too, with its stack.
-func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), options ...Option) {
-	app.add(name, &function{plain: method{run: adapt(fn), reads: reads[In]()}}, options)
+//
+// The handle that it returns is for typed calls of the function, by client.Of.
+func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), options ...Option) Handle[In, Out] {
+	f := &function{plain: method{run: adapt(fn), reads: reads[In]()}}
+	f.broken = errors.Join(missing(fn == nil), travels[In, Out]())
+	app.add(name, f, options)
+	return Handle[In, Out]{function: app.name + "." + name}
+}
+
+// missing is what is wrong with a function of which there is no code.
+func missing(is bool) error {
+	if !is {
+		return nil
+	}
+	return errors.New("its code is nil: give it a function")
 }
 
 // Generate adds a function that yields values while it runs: a caller who asks for a stream gets each as it comes, any other one gets
 // them all as a JSON array. An error that it yields ends the call. When the caller goes away the context ends, and so should fn.
 // A call that is tried again begins anew; values that the caller has are not sent again.
-func Generate[In, Out any](app *App, name string, fn func(context.Context, In) iter.Seq2[Out, error], options ...Option) {
-	app.add(name, &function{generate: adaptGenerator(fn)}, options)
+//
+// The handle that it returns is for typed streams of the function, by client.StreamOf.
+func Generate[In, Out any](app *App, name string, fn func(context.Context, In) iter.Seq2[Out, error], options ...Option) StreamHandle[In, Out] {
+	f := &function{generate: adaptGenerator(fn)}
+	f.broken = errors.Join(missing(fn == nil), travels[In, Out](), wholeOnly[In, Out]("a generator"))
+	app.add(name, f, options)
+	return StreamHandle[In, Out]{function: app.name + "." + name}
+}
+
+// wholeOnly refuses types that are read as they come where there is no stream for them.
+func wholeOnly[In, Out any](what string) error {
+	if !streamed[In]() && !streamed[Out]() {
+		return nil
+	}
+	return fmt.Errorf("%s has its inputs and outputs in memory: take and return []byte in place of readers, or add the function with freshet.Func", what)
 }
 
 func (a *App) add(name string, f *function, options []Option) {
@@ -146,7 +172,11 @@ func (a *App) Manifest() (spec.Manifest, error) {
 func (f *function) check() error {
 	complete := f.spec
 	complete.Code = "sha256:" + emptyDigest
-	return errors.Join(f.broken, complete.Validate())
+	wrong := errors.Join(f.broken, complete.Validate())
+	if f.methods != nil && len(f.methods) == 0 {
+		wrong = errors.Join(wrong, errors.New("the class has no methods: add one with freshet.Method"))
+	}
+	return wrong
 }
 
 // emptyDigest stands for the program's digest, which only the deploy knows.

@@ -18,16 +18,15 @@ import (
 // get it. The context ends when no call of the batch is wanted any more.
 func Batched[In, Out any](
 	app *App, name string, size int, wait time.Duration, fn func(context.Context, []In) ([]Out, error), options ...Option,
-) {
+) Handle[In, Out] {
 	f := &function{together: adaptBatch(fn)}
+	f.broken = errors.Join(missing(fn == nil), travels[In, Out](), wholeOnly[In, Out]("a batch"))
 	f.spec.Batching = spec.Batching{MaxSize: size, Wait: spec.Duration(wait)}
 	app.add(name, f, options)
-	switch {
-	case size < 1: // which the spec takes for no batching
-		f.broken = spec.FieldError{Field: "batching.max_size", Value: fmt.Sprint(size), Mend: fmt.Sprintf("use 1 to %d", spec.MaxBatchSize)}
-	case streamed[In](), streamed[Out]():
-		f.broken = errors.New("a batch has its inputs and outputs in memory: take and return []byte in place of readers, or add the function with freshet.Func")
+	if size < 1 { // which the spec takes for no batching
+		f.broken = errors.Join(f.broken, spec.FieldError{Field: "batching.max_size", Value: fmt.Sprint(size), Mend: fmt.Sprintf("use 1 to %d", spec.MaxBatchSize)})
 	}
+	return Handle[In, Out]{function: app.name + "." + name}
 }
 
 // ItemErrors are the errors of a batch's calls, by their index; nil for a call that has an output.

@@ -61,13 +61,22 @@ func Class[T any](app *App, name string, options ...Option) *ClassOf[T] {
 }
 
 // Method adds a method to a class under a name: fn is a method expression, such as (*Model).Embed, or any function like it. Inputs and
-// outputs are those of [Func].
-func Method[T, In, Out any](class *ClassOf[T], name string, fn func(*T, context.Context, In) (Out, error)) {
-	class.function.methods[name] = method{
+// outputs are those of [Func]. The handle that it returns is for typed calls of the method.
+func Method[T, In, Out any](class *ClassOf[T], name string, fn func(*T, context.Context, In) (Out, error)) Handle[In, Out] {
+	f := class.function
+	wrong := errors.Join(missing(fn == nil), travels[In, Out]())
+	if _, ok := f.methods[name]; ok {
+		wrong = errors.Join(wrong, errors.New("the class has two of this name: rename one"))
+	}
+	if wrong != nil {
+		f.broken = errors.Join(f.broken, fmt.Errorf("method %s: %w", name, wrong))
+	}
+	f.methods[name] = method{
 		run:   adapt(func(ctx context.Context, in In) (Out, error) { return fn(class.self, ctx, in) }),
 		reads: reads[In](),
 	}
-	class.function.spec.Methods = slices.Sorted(maps.Keys(class.function.methods))
+	f.spec.Methods = slices.Sorted(maps.Keys(f.methods))
+	return Handle[In, Out]{function: f.spec.JobID(), method: name}
 }
 
 // method is what runs a call of the name.

@@ -108,7 +108,14 @@ type Request struct {
 	Key string
 	// Keep is how long the result of a spawned call is kept, at most 7 days. Default 7 days.
 	Keep time.Duration
+	// CancelWithContext has Do cancel the call when its context ends; without it a call that has begun runs to its end.
+	CancelWithContext bool
+
+	timed bool // the call's deadline is the context's
 }
+
+// longestWait is the longest that gateways let a caller wait.
+const longestWait = 7 * 24 * time.Hour
 
 // With is the request to those workers of a class that were made with the values of its parameters, those of the request among them.
 func (r Request) With(parameters map[string]any) Request {
@@ -136,9 +143,30 @@ type Response struct {
 }
 
 // Do makes a call and waits for its output. While the gateway is away it tries again with the same key, so that the call
-// still happens once.
+// still happens once. The call's deadline is the context's.
 func (c *Client) Do(ctx context.Context, request Request) (Response, error) {
+	if request.CancelWithContext {
+		return c.doBound(ctx, request)
+	}
 	return c.do(ctx, request, "call")
+}
+
+// cancelWait is how long the cancelling of a call takes whose caller's context has ended.
+const cancelWait = 5 * time.Second
+
+// doBound is Do for a call that ends with its context: it is spawned, so that its id is known while it runs.
+func (c *Client) doBound(ctx context.Context, request Request) (Response, error) {
+	call, err := c.Spawn(ctx, request)
+	if err != nil {
+		return Response{}, err
+	}
+	response, err := c.Result(ctx, call)
+	if ctx.Err() == nil || KindOf(err) != "" {
+		return response, err
+	}
+	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelWait)
+	defer stop()
+	return response, errors.Join(err, c.Cancel(last, call))
 }
 
 // do makes a call in one of the ways that the gateway offers.
@@ -150,6 +178,7 @@ func (c *Client) do(ctx context.Context, request Request, way string) (Response,
 	if request.Key == "" {
 		request.Key = rand.Text()
 	}
+	request.timed = way == "call"
 	response, _, err := c.once(ctx, address, request, whole)
 	return response, err
 }
@@ -220,6 +249,9 @@ func (c *Client) newRequest(ctx context.Context, method, address string, request
 	}
 	if request.Keep > 0 {
 		httpRequest.Header.Set("Freshet-Keep", request.Keep.String())
+	}
+	if until, ok := ctx.Deadline(); ok && request.timed {
+		httpRequest.Header.Set("Freshet-Timeout", min(max(time.Until(until), time.Millisecond), longestWait).String())
 	}
 	if c.token != "" {
 		httpRequest.Header.Set("Authorization", "Bearer "+c.token)
@@ -303,44 +335,7 @@ func newResponse(response *http.Response, body []byte) Response {
 	return r
 }
 
-// Call calls a function with a typed input and output: []byte is bytes as they are, string is text, anything else JSON.
+// Call calls a function by its name with a typed input and output; see [Function] for all other ways.
 func Call[In, Out any](ctx context.Context, c *Client, function string, in In) (Out, error) {
-	var out Out
-	request := Request{Function: function}
-	switch value := any(in).(type) {
-	case []byte:
-		request.Body, request.ContentType = value, "application/octet-stream"
-	case string:
-		request.Body, request.ContentType = []byte(value), "text/plain; charset=utf-8"
-	default:
-		data, err := json.Marshal(in)
-		if err != nil {
-			return out, fmt.Errorf("call %s: encode input: %w", function, err)
-		}
-		request.Body, request.ContentType = data, "application/json"
-	}
-	response, err := c.Do(ctx, request)
-	if err != nil {
-		return out, err
-	}
-	switch into := any(&out).(type) {
-	case *[]byte:
-		*into = response.Body
-	case *string:
-		*into = string(response.Body)
-	default:
-		if err := json.Unmarshal(response.Body, &out); err != nil {
-			return out, fmt.Errorf("call %s: decode output: %w", function, err)
-		}
-	}
-	return out, nil
-}
-
-// KindOf is the kind of a call's error, or empty when the error is none of a call's.
-func KindOf(err error) wire.Kind {
-	var failed *Error
-	if errors.As(err, &failed) {
-		return failed.Fault.Kind
-	}
-	return ""
+	return Named[In, Out](c, function).Call(ctx, in)
 }

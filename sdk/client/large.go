@@ -19,6 +19,7 @@ func (c *Client) Open(ctx context.Context, request Request) (Response, io.ReadCl
 	if request.Key == "" {
 		request.Key = rand.Text()
 	}
+	request.timed = true
 	return c.once(ctx, address, request, nil)
 }
 

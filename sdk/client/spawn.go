@@ -60,6 +60,7 @@ func (c *Client) Stream(ctx context.Context, request Request) iter.Seq2[[]byte, 
 			yield(nil, err)
 			return
 		}
+		request.timed = true
 		httpRequest, err := c.newRequest(ctx, http.MethodPost, address, request)
 		if err != nil {
 			yield(nil, err)
