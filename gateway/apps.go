@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -85,7 +84,7 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
-	manifest, err := d.readManifest(r, namespaceOf(query))
+	manifest, err := d.readManifest(w, r, namespaceOf(query))
 	if err != nil {
 		d.refuse(w, r, err)
 		return
@@ -100,13 +99,10 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (d *deploys) readManifest(r *http.Request, namespace string) (spec.Manifest, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxManifest+1))
+func (d *deploys) readManifest(w http.ResponseWriter, r *http.Request, namespace string) (spec.Manifest, error) {
+	body, err := d.payloads.readAll(w, r, maxManifest, "a manifest")
 	if err != nil {
-		return spec.Manifest{}, badInput("body", err.Error(), "send the whole manifest")
-	}
-	if len(body) > maxManifest {
-		return spec.Manifest{}, &problem{Kind: kindTooLarge, Message: fmt.Sprintf("body: a manifest has at most %d bytes", maxManifest)}
+		return spec.Manifest{}, err
 	}
 	manifest, err := spec.DecodeManifest(body)
 	if err != nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,10 +29,12 @@ const (
 func allVerbs() []verb { return []verb{verbCall, verbRead, verbDeploy, verbSecret, verbAdmin} }
 
 // verbNames lists the verbs for people.
-func verbNames() string {
-	names := make([]string, 0, len(allVerbs()))
-	for _, v := range allVerbs() {
-		names = append(names, string(v))
+func verbNames() string { return inWords(allVerbs()) }
+
+func inWords(verbs []verb) string {
+	names := make([]string, len(verbs))
+	for i, v := range verbs {
+		names[i] = string(v)
 	}
 	return strings.Join(names, ", ")
 }
@@ -50,10 +54,28 @@ type identity struct{ token *token }
 
 type identityKey struct{}
 
-// may tells whether the request may touch the function, whose namespace and names may be empty for all of them.
-func may(ctx context.Context, f queue.Function) bool {
-	who, known := ctx.Value(identityKey{}).(identity)
-	return !known || who.token.covers(ownName(f))
+// permit refuses a request that may not touch the function, whose namespace and names may be empty for all of them.
+func permit(ctx context.Context, f queue.Function) error {
+	if who, known := ctx.Value(identityKey{}).(identity); known {
+		return who.token.permit(f)
+	}
+	return nil
+}
+
+// permit refuses what the token is not for, and names the scope that it lacks.
+func (t *token) permit(f queue.Function) error {
+	if lacks := t.lacks(ownName(f)); lacks != "" {
+		return forbidden("token " + t.label() + " is not for " + lacks)
+	}
+	return nil
+}
+
+// allow refuses what the token does not allow to do.
+func (t *token) allow(v verb) error {
+	if slices.Contains(t.Verbs, v) {
+		return nil
+	}
+	return forbidden("token " + t.label() + " lacks the verb " + string(v) + ", its verbs are " + inWords(t.Verbs))
 }
 
 // turnAway refuses a request at once: the rest of its body, which the server would read first, may wait for the answer.
@@ -71,11 +93,13 @@ func endConnection(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// need wraps a handler that the verb is needed for.
-func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
+// need wraps the handler of a route that a token is needed for.
+func (g *guard) need(of route) http.HandlerFunc {
 	if !g.on {
-		return next
+		return of.serve
 	}
+	// What has no namespace is checked by its handler, where an id names a call, or else lies in none: programs, images and tokens.
+	named := slices.Contains(of.query, "namespace")
 	return func(w http.ResponseWriter, r *http.Request) {
 		t, err := g.recognise(r)
 		if err != nil {
@@ -83,20 +107,18 @@ func (g *guard) need(v verb, next http.HandlerFunc) http.HandlerFunc {
 			g.turnAway(w, r, err)
 			return
 		}
-		if !slices.Contains(t.Verbs, v) {
-			g.turnAway(w, r, forbidden("the token does not allow to "+string(v)+" here"))
+		err = t.allow(of.needs)
+		if err == nil && named {
+			err = t.permit(asked(r))
+		}
+		if err == nil {
+			err = t.inRate()
+		}
+		if err != nil {
+			g.turnAway(w, r, err)
 			return
 		}
-		f := asked(r)
-		if byID := r.PathValue("id") != ""; !byID && v != verbAdmin && !t.covers(ownName(f)) { // handlers check what an id names
-			g.turnAway(w, r, forbidden("the token is not for all that is asked for: name a namespace and a function that it is for"))
-			return
-		}
-		if wait, ok := t.limit(time.Now()); !ok {
-			g.turnAway(w, r, rateUsed(wait))
-			return
-		}
-		next(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identity{t})))
+		of.serve(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identity{t})))
 	}
 }
 
@@ -111,11 +133,14 @@ func (g *guard) admit(r *http.Request, f queue.Function) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(t.Verbs, verbCall) || !t.covers(f) {
-		return forbidden("the token does not allow to call " + f.String())
+	if err := t.allow(verbCall); err != nil {
+		return err
 	}
-	if wait, ok := t.limit(time.Now()); !ok {
-		return rateUsed(wait)
+	if err := t.permit(f); err != nil {
+		return err
+	}
+	if err := t.inRate(); err != nil {
+		return err
 	}
 	if id, _ := keyOf(r); id == "" {
 		r.Header.Del("Authorization")
@@ -123,8 +148,13 @@ func (g *guard) admit(r *http.Request, f queue.Function) error {
 	return nil
 }
 
-func rateUsed(wait time.Duration) *problem {
-	return &problem{Kind: kindQueueFull, Message: "the token's rate is used up; try again later", retryAfter: wait}
+// inRate takes one request from the token's rate.
+func (t *token) inRate() error {
+	if t.limiter == nil || t.limiter.Allow() {
+		return nil
+	}
+	wait := time.Duration(float64(time.Second) / t.Rate)
+	return tooFast("token "+t.label()+" takes "+strconv.FormatFloat(t.Rate, 'g', -1, 64)+" requests a second here, its rate; try again later", wait)
 }
 
 // asked is the function that a request's path or query names; what it does not name stands for all.
@@ -162,11 +192,28 @@ func (g *guard) recognise(r *http.Request) (*token, error) {
 	if !g.tokens.ready() {
 		return nil, unavailable("the tokens have not been read yet; try again", nil)
 	}
-	t, ok := g.tokens.find(shown, sum)
-	if !ok || t.expired(time.Now()) {
-		return nil, &problem{Kind: kindUnauthorized, Message: "the token is not valid: it is unknown, revoked or expired"}
+	t, end, ok := g.tokens.find(shown, hashOf(sum))
+	if !ok {
+		return nil, &problem{Kind: kindUnauthorized, Message: "the token is not valid: it is unknown or revoked"}
 	}
+	now := time.Now()
+	if !end.IsZero() && !now.Before(end) {
+		return nil, t.over(end)
+	}
+	t.use.note(now)
 	return t, nil
+}
+
+// over says of a secret that was the token's when it ended, and what to do.
+func (t *token) over(end time.Time) *problem {
+	p := &problem{Kind: kindTokenExpired, Message: fmt.Sprintf(
+		"token %s (%s) expired at %s: whoever has a token with the verb admin makes another with POST /v1/tokens, or freshet token create",
+		t.label(), t.ID, end.Format(time.RFC3339))}
+	if !end.Equal(t.Expires) {
+		p.Message = fmt.Sprintf("this secret of token %s (%s) expired at %s, when the grace of its rotation ended: use the one that the rotation gave, "+
+			"or whoever has a token with the verb admin rotates it again with POST /v1/tokens/%s/rotate, or freshet token rotate", t.label(), t.ID, end.Format(time.RFC3339), t.ID)
+	}
+	return p
 }
 
 // keyOf is a token in headers of its own, which leave Authorization to others: its id, and its secret. Modal's clients know its names.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/freshet-dev/freshet/gateway"
 	"github.com/freshet-dev/freshet/internal/eventually"
@@ -29,7 +30,10 @@ func newAuthRig(t *testing.T) (string, *rig) {
 	}).up(t)
 }
 
-type madeToken struct{ ID, Token, Hash string }
+type madeToken struct {
+	ID, Token, Hash string
+	Expires         time.Time
+}
 
 func (r *rig) makeToken(t *testing.T, request string) madeToken {
 	t.Helper()
@@ -50,6 +54,7 @@ func TestTokensAllowWhatTheySay(t *testing.T) {
 	all := r.makeToken(t, `{"name":"all","verbs":["call","read"]}`).Token
 	reader := r.makeToken(t, `{"name":"reader","verbs":["read"]}`).Token
 	only := r.makeToken(t, `{"name":"only","verbs":["call","read"],"functions":["demo.echo"],"namespaces":["default"]}`).Token
+	named := r.makeToken(t, `{"name":"named","verbs":["read"],"functions":["demo"]}`).Token
 	call := r.show(t, http.MethodPost, spawnEcho, []byte("1"), bearer(all), http.StatusAccepted).Call
 	third := r.show(t, http.MethodPost, "/v1/functions/demo/third/spawn", []byte("1"), bearer(all), http.StatusAccepted).Call
 	for _, c := range []struct {
@@ -76,6 +81,10 @@ func TestTokensAllowWhatTheySay(t *testing.T) {
 		{only, "GET", "/v1/calls?function=demo.third", 403},
 		{only, "GET", "/v1/dead?function=demo.third", 403},
 		{only, "GET", "/v1/functions?namespace=*", 403},
+		{only, "GET", "/v1/workers?function=echo", 403},
+		{only, "GET", "/v1/workers?app=demo&function=echo", 200},
+		{only, "GET", "/v1/functions/demo/third/outputs/" + third, 403},
+		{named, "GET", "/v1/workers?function=demo", 403},
 		{"", "GET", "/healthz", 200},
 	} {
 		header := bearer(c.token)
@@ -122,14 +131,27 @@ func TestTokensAreRotatedAndRevoked(t *testing.T) {
 func TestTokensExpireAndHaveRates(t *testing.T) {
 	_, r := newAuthRig(t)
 	slow := r.makeToken(t, `{"name":"slow","verbs":["read"],"rate":0.01}`)
-	if status, kind := r.problemOf(t, http.MethodGet, "/v1/functions", nil, bearer(slow.Token)); status != http.StatusTooManyRequests || kind != "queue_full" {
+	if status, kind := r.problemOf(t, http.MethodGet, "/v1/functions", nil, bearer(slow.Token)); status != http.StatusTooManyRequests || kind != "rate_limited" {
 		t.Errorf("beyond the rate: %d %s", status, kind)
 	}
-	short := r.makeToken(t, `{"name":"short","verbs":["read"],"expires":"1s"}`)
+	short := r.makeToken(t, `{"name":"short","verbs":["read"],"ttl":"1s"}`)
+	var over answer
 	eventually.True(t, "it expires", func() bool {
-		return r.do(t, http.MethodGet, "/v1/functions", nil, bearer(short.Token)).status == http.StatusUnauthorized
+		over = r.do(t, http.MethodGet, "/v1/functions", nil, bearer(short.Token))
+		return over.status == http.StatusUnauthorized
 	})
-	for _, request := range []string{``, `{`, `{"name":"x"}`, `{"name":"x","verbs":["fly"]}`, `{"verbs":["read"],"rate":-1}`, `{"verbs":["read"],"expires":"tomorrow"}`, `{"verbs":["read"],"nmae":1}`} {
+	if said := problemOf(t, over).Error; said.Kind != "token_expired" || !strings.Contains(said.Message, short.Expires.Format(time.RFC3339)) ||
+		!strings.Contains(said.Message, "freshet token create") {
+		t.Errorf("an expired token is told %+v; it ended at %s", said, short.Expires)
+	}
+	if status, kind := r.problemOf(t, http.MethodPost, "/v1/tokens/"+short.ID+"/rotate", nil, bearer(rootToken)); status != http.StatusConflict || kind != "conflict" {
+		t.Errorf("an expired token was rotated: %d %s", status, kind)
+	}
+	for _, request := range []string{
+		``, `{`, `{"name":"x"}`, `{"name":"x","verbs":["fly"]}`, `{"verbs":["read"],"rate":-1}`, `{"verbs":["read"],"ttl":"tomorrow"}`,
+		`{"verbs":["read"],"nmae":1}`, `{"verbs":["read"]} {}`, `{"verbs":["read"],"namespaces":["a b"]}`, `{"verbs":["read"],"functions":["a.b.c"]}`,
+		`{"verbs":["read"],"functions":["*"]}`,
+	} {
 		if status, kind := r.problemOf(t, http.MethodPost, "/v1/tokens", []byte(request), bearer(rootToken)); status != http.StatusBadRequest || kind != wire.KindInput {
 			t.Errorf("%s: %d %s", request, status, kind)
 		}

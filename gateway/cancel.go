@@ -120,8 +120,8 @@ func (s *spawns) loadPath(r *http.Request) (queue.Batch, string, error) {
 	if err != nil {
 		return batch, id, err
 	}
-	if !may(r.Context(), batch.Function) {
-		return batch, id, forbidden("the token is not for " + batch.Function.String())
+	if err := permit(r.Context(), batch.Function); err != nil {
+		return batch, id, err
 	}
 	if input := queue.InputOf(id); input >= batch.Inputs && !batch.Open {
 		return batch, id, &problem{Kind: kindNotFound, Message: "batch " + batch.ID + " has no input of call " + id}

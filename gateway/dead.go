@@ -51,8 +51,8 @@ func (d *deadCalls) handleList(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
-	if !may(r.Context(), function) {
-		d.refuse(w, r, forbidden("the token is not for all of these; name a function that it is for"))
+	if err := permit(r.Context(), function); err != nil {
+		d.refuse(w, r, err)
 		return
 	}
 	q, err := parseList(query)
@@ -90,10 +90,7 @@ func (d *deadCalls) load(r *http.Request) (queue.DeadCall, error) {
 	if err != nil {
 		return dead, unavailable("the dead call cannot be read; try again", err)
 	}
-	if !may(r.Context(), dead.Function) {
-		return dead, forbidden("the token is not for " + dead.Function.String())
-	}
-	return dead, nil
+	return dead, permit(r.Context(), dead.Function)
 }
 
 // handleDead shows a dead call with the reason of each attempt.

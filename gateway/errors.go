@@ -27,6 +27,7 @@ const (
 	kindConflict     wire.Kind = "conflict"
 	kindGone         wire.Kind = "gone"
 	kindUnauthorized wire.Kind = "unauthorized"
+	kindTokenExpired wire.Kind = "token_expired"
 	kindForbidden    wire.Kind = "forbidden"
 	kindInternal     wire.Kind = "internal"
 )
@@ -59,7 +60,7 @@ func statusOf(kind wire.Kind) int {
 		return http.StatusTooManyRequests
 	case kindConflict:
 		return http.StatusConflict
-	case kindUnauthorized:
+	case kindUnauthorized, kindTokenExpired:
 		return http.StatusUnauthorized
 	case kindForbidden:
 		return http.StatusForbidden

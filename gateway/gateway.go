@@ -185,20 +185,21 @@ func New(config Config) (*Gateway, error) {
 		responder: answers, directory: functions, metrics: metrics,
 	}
 	calls.pools = newPools(calls.exchange, functions, config.Jobs, cmp.Or(config.Streams.PoolIdle, queue.DefaultPoolIdle))
+	known := &tokens{byID: make(map[string]*token)}
 	g := &Gateway{
 		caller: calls,
 		guard: &guard{
 			responder: answers, on: config.Auth, root: sha256.Sum256([]byte(config.RootToken)), rooted: config.RootToken != "",
-			tokens: &tokens{byID: make(map[string]*token)},
+			tokens: known,
 		},
-		tokens: &tokenAPI{calls.exchange, answers},
+		tokens: &tokenAPI{calls.exchange, answers, known},
 		spawns: &spawns{calls, newCallbacks(calls, config.CallbackSecret, config.PrivateCallbacks)},
 		dead:   &deadCalls{calls},
 
 		schedules: &schedules{calls},
 		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs, secrets: config.Secrets},
-		secrets:   &secretAPI{responder: answers, directory: functions, store: config.Secrets, jobs: config.Jobs},
-		images:    &images{responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs},
+		secrets:   &secretAPI{responder: answers, directory: functions, payloads: calls.payloads, store: config.Secrets, jobs: config.Jobs},
+		images:    &images{responder: answers, directory: functions, payloads: calls.payloads, blobs: config.Blobs, jobs: config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -34,8 +34,9 @@ type images struct {
 	responder
 	directory
 
-	blobs Blobs
-	jobs  Jobs
+	payloads *payloads
+	blobs    Blobs
+	jobs     Jobs
 }
 
 // imageView is an image in answers.
@@ -88,6 +89,10 @@ func imageProblem(name string, err error) *problem {
 
 // handleRemove removes an image by its name or digest, unless a function uses it.
 func (g *images) handleRemove(w http.ResponseWriter, r *http.Request) {
+	if err := permit(r.Context(), queue.Function{}); err != nil { // others may need it, in any namespace
+		g.refuse(w, r, err)
+		return
+	}
 	name := r.PathValue("image")
 	all, err := g.blobs.Images().List(r.Context())
 	if err != nil {
@@ -146,7 +151,7 @@ func (g *images) handleBuild(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	request, err := g.readBuild(r)
+	request, err := g.readBuild(w, r)
 	if err != nil {
 		g.refuse(w, r, err)
 		return
@@ -168,14 +173,11 @@ func (g *images) handleBuild(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (g *images) readBuild(r *http.Request) (buildRequest, error) {
+func (g *images) readBuild(w http.ResponseWriter, r *http.Request) (buildRequest, error) {
 	var request buildRequest
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBuild+1))
+	body, err := g.payloads.readAll(w, r, maxBuild, "a request for a build, whose files go into its context,")
 	if err != nil {
-		return request, badInput("body", err.Error(), "send the whole request")
-	}
-	if len(body) > maxBuild {
-		return request, &problem{Kind: kindTooLarge, Message: "body: a request for a build has at most 4 MiB; files go into its context"}
+		return request, err
 	}
 	if err := json.Unmarshal(body, &request); err != nil {
 		return request, badInput("body", string(body), `send {"build": {…}, "secrets": {…}, "resources": {…}}: `+err.Error())

@@ -130,8 +130,8 @@ func parseListRequest(r *http.Request) (listRequest, error) {
 	if err != nil {
 		return request, err
 	}
-	if !may(r.Context(), function) {
-		return request, forbidden("the token is not for all of these; name a function that it is for")
+	if err := permit(r.Context(), function); err != nil {
+		return request, err
 	}
 	if request.query, err = parseList(query); err != nil {
 		return request, err

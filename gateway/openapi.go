@@ -45,6 +45,7 @@ func parameterTexts() map[string]string {
 		"create":    "true refuses when there is one already",
 		"restart":   "true replaces the workers of the functions that use it, so that they have the new values",
 		"force":     "true removes it although functions use it",
+		"grace":     "How long the secret before goes on working, up to 168h. Default not at all",
 		"number":    "The number of a deploy. Default the one before the last",
 	}
 }

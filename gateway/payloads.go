@@ -69,8 +69,7 @@ func (p *payloads) read(w http.ResponseWriter, r *http.Request, e *queue.Envelop
 
 // keep stores a large input while it comes, what came of it first. The envelope has its call's id.
 func (p *payloads) keep(w http.ResponseWriter, r *http.Request, e *queue.Envelope) error {
-	body := &paced{body: r.Body, control: http.NewResponseController(w), began: time.Now(), wait: p.wait}
-	body.allow(p.wait)
+	body := p.pace(w, r)
 	name := queue.InputName(e.Function, e.Call)
 	written, err := p.store.Put(r.Context(), name, io.MultiReader(bytes.NewReader(e.Body), body), p.most)
 	switch {

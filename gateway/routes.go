@@ -90,7 +90,7 @@ func (g *Gateway) adminRoutes() []route {
 		{"DELETE /v1/images/{image}", verbDeploy, g.images.handleRemove, "Remove an image", nil, "", 204, ""},
 		{"GET /v1/tokens", verbAdmin, g.tokens.handleList, "List tokens", nil, "", 200, plainJSON},
 		{"POST /v1/tokens", verbAdmin, g.tokens.handleCreate, "Make a token", nil, plainJSON, 201, plainJSON},
-		{"POST /v1/tokens/{token}/rotate", verbAdmin, g.tokens.handleRotate, "Give a token another secret", nil, "", 200, plainJSON},
+		{"POST /v1/tokens/{token}/rotate", verbAdmin, g.tokens.handleRotate, "Give a token another secret", []string{"grace"}, "", 200, plainJSON},
 		{"DELETE /v1/tokens/{token}", verbAdmin, g.tokens.handleRevoke, "End a token", nil, "", 204, ""},
 	}
 }
@@ -100,7 +100,7 @@ func (g *Gateway) serveMux(version string) (http.Handler, error) {
 	mux := http.NewServeMux()
 	routes := g.routes()
 	for _, route := range routes {
-		mux.HandleFunc(route.pattern, g.guard.need(route.needs, route.serve))
+		mux.HandleFunc(route.pattern, g.guard.need(route))
 	}
 	document, err := openAPI(append(routes, webRoute()), version)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -275,7 +274,12 @@ func missing(record *scheduleRecord) error {
 
 // handlePut makes or replaces a schedule. A replaced one counts from now.
 func (s *schedules) handlePut(w http.ResponseWriter, r *http.Request) {
-	wanted, err := parseSchedule(r.Body, time.Now())
+	body, err := s.payloads.readAll(w, r, maxSchedule, "a schedule")
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	wanted, err := parseSchedule(body, time.Now())
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -291,18 +295,9 @@ func (s *schedules) handlePut(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, http.StatusOK, viewSchedule(record))
 }
 
-func parseSchedule(body io.Reader, now time.Time) (schedule.Schedule, error) {
+func parseSchedule(body []byte, now time.Time) (schedule.Schedule, error) {
 	var wanted schedule.Schedule
-	data, err := io.ReadAll(io.LimitReader(body, maxSchedule+1))
-	if err != nil {
-		return wanted, badInput("body", "", "send the whole schedule")
-	}
-	if len(data) > maxSchedule {
-		return wanted, &problem{Kind: kindTooLarge, Message: fmt.Sprintf("body: a schedule has at most %d bytes", maxSchedule)}
-	}
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&wanted); err != nil {
+	if err := decodeStrict(body, &wanted); err != nil {
 		return wanted, badInput("body", "", "send a schedule as JSON: "+err.Error())
 	}
 	wanted.Created = now.UTC().Truncate(time.Second)

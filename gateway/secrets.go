@@ -2,10 +2,8 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,8 +33,9 @@ type secretAPI struct {
 	responder
 	directory
 
-	store Secrets
-	jobs  Jobs
+	payloads *payloads
+	store    Secrets
+	jobs     Jobs
 }
 
 // secretView is what may be seen of a secret: keys, and never values.
@@ -179,7 +178,12 @@ func (a *secretAPI) handlePut(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, err)
 		return
 	}
-	change, err := parseSecretRequest(r.Body)
+	body, err := a.payloads.readAll(w, r, maxSecretRequest, "a request for a secret")
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	change, err := parseSecretRequest(body)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -226,18 +230,9 @@ func (a *secretAPI) restart(ctx context.Context, asked ask) ([]string, error) {
 }
 
 // parseSecretRequest reads a request. What it says of one that is wrong has no value of it.
-func parseSecretRequest(body io.Reader) (secrets.Change, error) {
-	data, err := io.ReadAll(io.LimitReader(body, maxSecretRequest+1))
-	if err != nil {
-		return secrets.Change{}, badInput("body", "", "send the whole secret")
-	}
-	if len(data) > maxSecretRequest {
-		return secrets.Change{}, &problem{Kind: kindTooLarge, Message: fmt.Sprintf("body: a secret has at most %d bytes", secrets.MaxBytes)}
-	}
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
-	decoder.DisallowUnknownFields()
+func parseSecretRequest(body []byte) (secrets.Change, error) {
 	var request secretRequest
-	if err := decoder.Decode(&request); err != nil {
+	if err := decodeStrict(body, &request); err != nil {
 		return secrets.Change{}, badInput("body", "", `send {"values": {"KEY": "value"}} as JSON`)
 	}
 	if err := secrets.Check(request.Values); err != nil {

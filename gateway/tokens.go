@@ -1,16 +1,14 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +28,8 @@ type token struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 	Hash string `json:"hash,omitempty"`
+	// Retired are secrets that were replaced, and work until their grace ends.
+	Retired []retired `json:"retired,omitempty"`
 	// Verbs are what it allows; Namespaces and Functions where, each everywhere when empty. A function is APP or APP.FUNCTION.
 	Verbs      []verb   `json:"verbs"`
 	Namespaces []string `json:"namespaces,omitempty"`
@@ -40,25 +40,90 @@ type token struct {
 	Expires time.Time `json:"expires,omitzero"`
 
 	limiter *rate.Limiter
+	use     *usage
 }
 
-func (t *token) expired(now time.Time) bool { return !t.Expires.IsZero() && now.After(t.Expires) }
+// retired is a secret that was replaced by another one.
+type retired struct {
+	Hash  string    `json:"hash,omitempty"`
+	Until time.Time `json:"until"`
+}
 
-// covers tells whether the token is for all of what is asked for: an empty namespace, app or name stands for every one.
-func (t *token) covers(f queue.Function) bool {
+// label names the token in messages.
+func (t *token) label() string { return cmp.Or(t.Name, t.ID) }
+
+// ends is when a secret of the token stops to work, zero for never; ok is false where it is none of the token's.
+func (t *token) ends(hash string) (end time.Time, ok bool) {
+	if subtle.ConstantTimeCompare([]byte(t.Hash), []byte(hash)) == 1 {
+		return t.Expires, true
+	}
+	for _, old := range t.Retired {
+		if subtle.ConstantTimeCompare([]byte(old.Hash), []byte(hash)) != 1 {
+			continue
+		}
+		if !t.Expires.IsZero() && t.Expires.Before(old.Until) {
+			return t.Expires, true
+		}
+		return old.Until, true
+	}
+	return end, false
+}
+
+// lacks names the scope that the token would need for all of what is asked for, where an empty namespace, app or name stands for
+// every one; it is empty where it has it.
+func (t *token) lacks(f queue.Function) string {
 	if len(t.Namespaces) > 0 && !slices.Contains(t.Namespaces, f.Namespace) {
+		return "namespace " + orAll(f.Namespace) + ", its namespaces are " + strings.Join(t.Namespaces, ", ")
+	}
+	if len(t.Functions) == 0 || f.App != "" && slices.Contains(t.Functions, f.App) ||
+		f.Name != "" && slices.Contains(t.Functions, f.App+"."+f.Name) {
+		return ""
+	}
+	return "function " + orAll(strings.Trim(f.App+"."+f.Name, ".")) + ", its functions are " + strings.Join(t.Functions, ", ")
+}
+
+func orAll(name string) string {
+	if name == "" {
+		return "* (all)"
+	}
+	return name
+}
+
+// spans tells whether another token allows nothing where this one does not.
+func (t *token) spans(other token) bool {
+	if len(t.Namespaces) > 0 && len(other.Namespaces) == 0 || len(t.Functions) > 0 && len(other.Functions) == 0 {
 		return false
 	}
-	return len(t.Functions) == 0 || f.App != "" && slices.Contains(t.Functions, f.App) ||
-		f.Name != "" && slices.Contains(t.Functions, f.App+"."+f.Name)
+	for _, namespace := range other.Namespaces {
+		if len(t.Namespaces) > 0 && !slices.Contains(t.Namespaces, namespace) {
+			return false
+		}
+	}
+	for _, function := range other.Functions {
+		app, _, _ := strings.Cut(function, ".")
+		if len(t.Functions) > 0 && !slices.Contains(t.Functions, app) && !slices.Contains(t.Functions, function) {
+			return false
+		}
+	}
+	return true
 }
 
-// limit takes one request from the token's rate, or tells how long to wait.
-func (t *token) limit(now time.Time) (time.Duration, bool) {
-	if t.limiter == nil || t.limiter.AllowN(now, 1) {
-		return 0, true
+// fresh gives the token a new secret and returns the whole of it.
+func (t *token) fresh() string {
+	whole := tokenPrefix + t.ID + "_" + rand.Text()
+	t.Hash = hashOf(sha256.Sum256([]byte(whole)))
+	return whole
+}
+
+func hashOf(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:]) }
+
+// view is the token without what it is recognised by.
+func (t token) view() token {
+	t.Hash, t.Retired = "", slices.Clone(t.Retired)
+	for i := range t.Retired {
+		t.Retired[i].Hash = ""
 	}
-	return time.Duration(float64(time.Second) / t.Rate), false
+	return t
 }
 
 // tokens are those of the cluster, as this gateway knows them: it follows the bucket that holds them.
@@ -74,16 +139,27 @@ func (t *tokens) ready() bool {
 	return t.loaded
 }
 
-// find looks up a token that is shown; sum is its hash.
-func (t *tokens) find(shown string, sum [sha256.Size]byte) (*token, bool) {
+// find looks up a token that is shown, by the hash of all of it, and when that stops to work.
+func (t *tokens) find(shown, hash string) (found *token, end time.Time, ok bool) {
 	id, _, _ := strings.Cut(strings.TrimPrefix(shown, tokenPrefix), "_")
 	t.mu.RLock()
-	found, ok := t.byID[id]
+	found, ok = t.byID[id]
 	t.mu.RUnlock()
 	if !ok {
-		return nil, false
+		return nil, end, false
 	}
-	return found, subtle.ConstantTimeCompare([]byte(found.Hash), []byte(hex.EncodeToString(sum[:]))) == 1
+	end, ok = found.ends(hash)
+	return found, end, ok
+}
+
+// lastUse is when this gateway last saw a token; zero where it did not.
+func (t *tokens) lastUse(id string) time.Time {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if known, ok := t.byID[id]; ok {
+		return known.use.time()
+	}
+	return time.Time{}
 }
 
 func (t *tokens) put(entry jetstream.KeyValueEntry) error {
@@ -97,9 +173,12 @@ func (t *tokens) put(entry jetstream.KeyValueEntry) error {
 		delete(t.byID, entry.Key())
 		return nil
 	}
-	read := &token{}
+	read := &token{use: &usage{}}
 	if err := json.Unmarshal(entry.Value(), read); err != nil {
 		return fmt.Errorf("read token %s: %w", entry.Key(), err)
+	}
+	if before, known := t.byID[read.ID]; known {
+		read.use = before.use
 	}
 	if read.Rate > 0 {
 		read.limiter = rate.NewLimiter(rate.Limit(read.Rate), max(1, int(read.Rate)))
@@ -108,9 +187,9 @@ func (t *tokens) put(entry jetstream.KeyValueEntry) error {
 	return nil
 }
 
-// follow keeps the tokens until the context ends.
+// followTokens keeps the tokens, and writes down when they are used, until the context ends.
 func (g *Gateway) followTokens(ctx context.Context, bucket jetstream.KeyValue) error {
-	watcher, err := bucket.WatchAll(ctx)
+	watcher, err := bucket.Watch(ctx, "*") // not the records of their use
 	if err != nil {
 		return fmt.Errorf("watch tokens: %w", err)
 	}
@@ -127,198 +206,6 @@ func (g *Gateway) followTokens(ctx context.Context, bucket jetstream.KeyValue) e
 			}
 		}
 	})
+	g.done.Go(func() { (&useRecorder{g.guard.tokens, bucket, g.exchange.log}).run(ctx) })
 	return nil
-}
-
-// tokenAPI makes, lists, rotates and revokes tokens.
-type tokenAPI struct {
-	*exchange
-	responder
-}
-
-// tokenRequest is what a request for a token says.
-type tokenRequest struct {
-	Name       string   `json:"name"`
-	Verbs      []verb   `json:"verbs"`
-	Namespaces []string `json:"namespaces"`
-	Functions  []string `json:"functions"`
-	Rate       float64  `json:"rate"`
-	// Expires is a duration from now, such as "720h"; never when empty.
-	Expires string `json:"expires"`
-}
-
-// maxTokenRequest is the largest request for a token, in bytes.
-const maxTokenRequest = 64 << 10
-
-// createdView is the only answer that holds a token's secret.
-type createdView struct {
-	token
-
-	Token string `json:"token"`
-}
-
-// fresh gives the token a new secret and returns the whole of it.
-func (t *token) fresh() string {
-	whole := tokenPrefix + t.ID + "_" + rand.Text()
-	sum := sha256.Sum256([]byte(whole))
-	t.Hash = hex.EncodeToString(sum[:])
-	return whole
-}
-
-func parseToken(body io.Reader, now time.Time) (token, error) {
-	decoder := json.NewDecoder(io.LimitReader(body, maxTokenRequest))
-	decoder.DisallowUnknownFields()
-	var request tokenRequest
-	if err := decoder.Decode(&request); err != nil {
-		return token{}, badInput("body", "", "send a token's name and verbs as JSON: "+err.Error())
-	}
-	t := token{
-		ID: strings.ToLower(rand.Text()[:12]), Name: request.Name, Verbs: request.Verbs, Namespaces: request.Namespaces,
-		Functions: request.Functions, Rate: request.Rate, Created: now.UTC(),
-	}
-	if err := checkText("name", request.Name, maxKey); err != nil {
-		return t, err
-	}
-	if len(t.Verbs) == 0 {
-		return t, badInput("verbs", "", "name some of "+verbNames())
-	}
-	for _, v := range t.Verbs {
-		if !slices.Contains(allVerbs(), v) {
-			return t, badInput("verbs", string(v), "use "+verbNames())
-		}
-	}
-	if !(t.Rate >= 0 && t.Rate <= 1e6) {
-		return t, badInput("rate", fmt.Sprint(t.Rate), "use 0 to 1000000 requests a second")
-	}
-	if request.Expires != "" {
-		lasts, err := time.ParseDuration(request.Expires)
-		if err != nil || lasts <= 0 {
-			return t, badInput("expires", request.Expires, "use a duration from now, such as 720h")
-		}
-		t.Expires = t.Created.Add(lasts)
-	}
-	return t, nil
-}
-
-func (a *tokenAPI) bucket() (jetstream.KeyValue, error) {
-	stores, err := a.connected()
-	if err != nil {
-		return nil, err
-	}
-	return stores.tokens, nil
-}
-
-func (a *tokenAPI) save(ctx context.Context, t token) error {
-	bucket, err := a.bucket()
-	if err != nil {
-		return err
-	}
-	data, err := json.Marshal(t)
-	if err != nil {
-		return fmt.Errorf("encode token: %w", err)
-	}
-	if _, err := bucket.Put(ctx, t.ID, data); err != nil {
-		return unavailable("the token could not be stored; try again", err)
-	}
-	return nil
-}
-
-// handleCreate makes a token. Its secret is in this answer and nowhere else.
-func (a *tokenAPI) handleCreate(w http.ResponseWriter, r *http.Request) {
-	t, err := parseToken(r.Body, time.Now())
-	if err != nil {
-		a.refuse(w, r, err)
-		return
-	}
-	a.issue(w, r, t, http.StatusCreated)
-}
-
-// issue gives the token a new secret, stores it and answers with it.
-func (a *tokenAPI) issue(w http.ResponseWriter, r *http.Request, t token, status int) {
-	whole := t.fresh()
-	if err := a.save(r.Context(), t); err != nil {
-		a.refuse(w, r, err)
-		return
-	}
-	t.Hash = ""
-	a.respond(w, status, createdView{t, whole})
-}
-
-func (a *tokenAPI) load(ctx context.Context, id string) (token, error) {
-	var t token
-	bucket, err := a.bucket()
-	if err != nil {
-		return t, err
-	}
-	if !validTokenID(id) {
-		return t, &problem{Kind: kindNotFound, Message: "no token " + id}
-	}
-	entry, err := bucket.Get(ctx, id)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return t, &problem{Kind: kindNotFound, Message: "no token " + id}
-	}
-	if err != nil {
-		return t, unavailable("the token cannot be read; try again", err)
-	}
-	if err := json.Unmarshal(entry.Value(), &t); err != nil {
-		return t, fmt.Errorf("read token %s: %w", id, err)
-	}
-	return t, nil
-}
-
-func validTokenID(id string) bool {
-	return len(id) == 12 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == ""
-}
-
-// handleRotate gives a token another secret; the old one ends at once.
-func (a *tokenAPI) handleRotate(w http.ResponseWriter, r *http.Request) {
-	t, err := a.load(r.Context(), r.PathValue("token"))
-	if err != nil {
-		a.refuse(w, r, err)
-		return
-	}
-	a.issue(w, r, t, http.StatusOK)
-}
-
-// handleRevoke ends a token.
-func (a *tokenAPI) handleRevoke(w http.ResponseWriter, r *http.Request) {
-	t, err := a.load(r.Context(), r.PathValue("token"))
-	if err != nil {
-		a.refuse(w, r, err)
-		return
-	}
-	bucket, err := a.bucket()
-	if err == nil {
-		err = bucket.Purge(r.Context(), t.ID)
-	}
-	if err != nil {
-		a.refuse(w, r, unavailable("the token could not be revoked; try again", err))
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
-// handleList lists the tokens, without their secrets.
-func (a *tokenAPI) handleList(w http.ResponseWriter, r *http.Request) {
-	bucket, err := a.bucket()
-	if err != nil {
-		a.refuse(w, r, err)
-		return
-	}
-	list := []token{} // an empty list in JSON, never null
-	ids, err := bucket.Keys(r.Context())
-	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
-		a.refuse(w, r, unavailable("the tokens cannot be read; try again", err))
-		return
-	}
-	for _, id := range ids {
-		t, err := a.load(r.Context(), id)
-		if err != nil {
-			continue // it was revoked meanwhile
-		}
-		t.Hash = ""
-		list = append(list, t)
-	}
-	slices.SortFunc(list, func(a, b token) int { return a.Created.Compare(b.Created) })
-	a.respond(w, http.StatusOK, list)
 }

@@ -37,7 +37,7 @@ func (d webDoor) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &fault) {
 		err = &problem{Kind: fault.Kind, Message: fault.Message, retryAfter: fault.RetryAfter}
 	}
-	if asProblem(err).Kind == kindUnauthorized {
+	if statusOf(asProblem(err).Kind) == http.StatusUnauthorized {
 		challenge(w)
 	}
 	d.turnAway(w, r, err)

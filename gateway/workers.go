@@ -172,5 +172,13 @@ func (g *Gateway) handleWorkers(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	g.respond(w, http.StatusOK, g.workers.list(namespaceOf(query), query.Get("app"), query.Get("function")))
+	of := queue.Function{Namespace: namespaceOf(query), App: query.Get("app"), Name: query.Get("function")}
+	if of.Namespace == allNamespaces {
+		of.Namespace = ""
+	}
+	if err := permit(r.Context(), of); err != nil { // a function's name alone is that of many
+		g.refuse(w, r, err)
+		return
+	}
+	g.respond(w, http.StatusOK, g.workers.list(namespaceOf(query), of.App, of.Name))
 }

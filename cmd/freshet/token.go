@@ -1,8 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,12 +17,17 @@ type tokenRow struct {
 	ID         string    `json:"id"`
 	Name       string    `json:"name"`
 	Verbs      []string  `json:"verbs"`
-	Namespaces []string  `json:"namespaces"`
-	Functions  []string  `json:"functions"`
-	Rate       float64   `json:"rate"`
+	Namespaces []string  `json:"namespaces,omitempty"`
+	Functions  []string  `json:"functions,omitempty"`
+	Rate       float64   `json:"rate,omitempty"`
 	Created    time.Time `json:"created"`
-	Expires    time.Time `json:"expires"`
-	Token      string    `json:"token"`
+	Expires    time.Time `json:"expires,omitzero"`
+	LastUsed   time.Time `json:"last_used,omitzero"`
+	Retired    []struct {
+		Until time.Time `json:"until"`
+	} `json:"retired,omitempty"`
+	// Token is in the answers that give a secret alone.
+	Token string `json:"token,omitempty"`
 }
 
 func newToken(env environment) *cobra.Command {
@@ -36,19 +41,37 @@ func newToken(env environment) *cobra.Command {
 	return cmd
 }
 
+// tokenOptions are those of every command about tokens.
 type tokenOptions struct {
-	addr, namespace              string
-	verbs, namespaces, functions []string
-	rate                         float64
-	expires                      time.Duration
+	addr, namespace string
+	asJSON          bool
+}
+
+func (o *tokenOptions) addFlags(cmd *cobra.Command) {
+	addClientFlags(cmd, &o.addr, &o.namespace)
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
+}
+
+// print prints a token that has a new secret.
+func (o *tokenOptions) print(out io.Writer, made tokenRow) error {
+	if o.asJSON {
+		return printJSON(out, made)
+	}
+	fmt.Fprintln(out, made.Token)
+	return nil
 }
 
 func newTokenCreate(env environment) *cobra.Command {
-	var o tokenOptions
+	var (
+		o                            tokenOptions
+		verbs, namespaces, functions []string
+		rate                         float64
+		ttl                          time.Duration
+	)
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a token and print it, this once",
-		Example: `  freshet token create ci --verbs deploy,read --namespaces prod
+		Example: `  freshet token create ci --verbs deploy,read --namespaces prod --ttl 720h
   freshet token create website --verbs call --functions gosearch.search --rate 50`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -56,37 +79,35 @@ func newTokenCreate(env environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			request := map[string]any{
-				"name": given[0], "verbs": o.verbs, "namespaces": o.namespaces, "functions": o.functions, "rate": o.rate,
-			}
-			if o.expires > 0 {
-				request["expires"] = o.expires.String()
+			request := map[string]any{"name": given[0], "verbs": verbs, "namespaces": namespaces, "functions": functions, "rate": rate}
+			if cmd.Flags().Changed("ttl") {
+				request["ttl"] = ttl.String()
 			}
 			var made tokenRow
 			if err := api.json(cmd.Context(), http.MethodPost, "/v1/tokens", nil, request, &made); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), made.Token)
-			return nil
+			return o.print(cmd.OutOrStdout(), made)
 		},
 	}
-	addClientFlags(cmd, &o.addr, &o.namespace)
-	cmd.Flags().StringSliceVar(&o.verbs, "verbs", []string{"call", "read"}, "what it allows: call, read, deploy, secret, admin")
-	cmd.Flags().StringSliceVar(&o.namespaces, "namespaces", nil, "where (default: everywhere)")
-	cmd.Flags().StringSliceVar(&o.functions, "functions", nil, "for which apps or functions (default: all)")
-	cmd.Flags().Float64Var(&o.rate, "rate", 0, "requests a second that each gateway takes (default: any number)")
-	cmd.Flags().DurationVar(&o.expires, "expires", 0, "how long it lasts (default: until it is revoked)")
+	o.addFlags(cmd)
+	cmd.Flags().StringSliceVar(&verbs, "verbs", []string{"call", "read"}, "what it allows: call, read, deploy, secret, admin")
+	cmd.Flags().StringSliceVar(&namespaces, "namespaces", nil, "where (default: everywhere)")
+	cmd.Flags().StringSliceVar(&functions, "functions", nil, "for which apps or functions (default: all)")
+	cmd.Flags().Float64Var(&rate, "rate", 0, "requests a second that each gateway takes (default: any number)")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it lasts, such as 24h (default: until it is revoked)")
 	return cmd
 }
 
 func newTokenList(env environment) *cobra.Command {
-	var addr, namespace string
+	var o tokenOptions
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the tokens, without their secrets",
-		Args:  args(cobra.NoArgs),
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List the tokens, without their secrets",
+		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := env.api(addr)
+			api, err := env.api(o.addr)
 			if err != nil {
 				return err
 			}
@@ -94,50 +115,85 @@ func newTokenList(env environment) *cobra.Command {
 			if err := api.get(cmd.Context(), "/v1/tokens", nil, &rows); err != nil {
 				return err
 			}
-			t := newTable(cmd.OutOrStdout(), "id", "name", "verbs", "namespaces", "functions", "expires")
+			if o.asJSON {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
+			t := newTable(cmd.OutOrStdout(), "id", "name", "verbs", "namespaces", "functions", "expires", "last used")
 			for _, row := range rows {
-				expires := "never"
-				if !row.Expires.IsZero() {
-					expires = row.Expires.Local().Format(time.DateTime)
-				}
 				t.AppendRow(table.Row{
 					row.ID, row.Name, strings.Join(row.Verbs, ","), or(strings.Join(row.Namespaces, ","), "all"),
-					or(strings.Join(row.Functions, ","), "all"), expires,
+					or(strings.Join(row.Functions, ","), "all"), dateOrNever(row.Expires), dateOrNever(row.LastUsed),
 				})
 			}
 			t.Render()
 			return nil
 		},
 	}
-	addClientFlags(cmd, &addr, &namespace)
+	o.addFlags(cmd)
 	return cmd
 }
 
+func dateOrNever(at time.Time) string {
+	if at.IsZero() {
+		return "never"
+	}
+	return at.Local().Format(time.DateTime)
+}
+
 func newTokenRotate(env environment) *cobra.Command {
-	var addr, namespace string
+	var o tokenOptions
+	var grace time.Duration
 	cmd := &cobra.Command{
-		Use:   "rotate ID",
-		Short: "Give a token another secret and print it, this once; the old one ends",
-		Args:  args(cobra.ExactArgs(1)),
+		Use:     "rotate ID",
+		Short:   "Give a token another secret and print it, this once; the old one ends at once, or after a grace",
+		Example: `  freshet token rotate mfrggzdfmztw --grace 1h`,
+		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			api, err := env.api(addr)
+			api, err := env.api(o.addr)
 			if err != nil {
 				return err
 			}
+			query := url.Values{}
+			if cmd.Flags().Changed("grace") {
+				query.Set("grace", grace.String())
+			}
 			var made tokenRow
-			if err := api.json(cmd.Context(), http.MethodPost, "/v1/tokens/"+url.PathEscape(given[0])+"/rotate", nil, nil, &made); err != nil {
+			if err := api.json(cmd.Context(), http.MethodPost, "/v1/tokens/"+url.PathEscape(given[0])+"/rotate", query, nil, &made); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), made.Token)
-			return nil
+			return o.print(cmd.OutOrStdout(), made)
 		},
 	}
-	addClientFlags(cmd, &addr, &namespace)
+	o.addFlags(cmd)
+	cmd.Flags().DurationVar(&grace, "grace", 0, "how long the old secret goes on working, up to 168h (default: not at all)")
 	return cmd
 }
 
 func newTokenRevoke(env environment) *cobra.Command {
-	return newForEach(env, "revoke", "End tokens", "is revoked", func(ctx context.Context, api apiClient, id string) error {
-		return api.json(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), nil, nil, nil)
-	})
+	var o tokenOptions
+	cmd := &cobra.Command{
+		Use:   "revoke ID...",
+		Short: "End tokens",
+		Args:  args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			api, err := env.api(o.addr)
+			if err != nil {
+				return err
+			}
+			for _, id := range given {
+				if err := api.json(cmd.Context(), http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), nil, nil, nil); err != nil {
+					return err
+				}
+				if !o.asJSON {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s is revoked.\n", id)
+				}
+			}
+			if o.asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string][]string{"revoked": given})
+			}
+			return nil
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
 }
