@@ -27,6 +27,10 @@ type Jobs interface {
 	Warm(ctx context.Context, function spec.Function) error
 	// Build builds an image by a job of its own, and passes on what that says. It fails with a *wire.Error when the build does.
 	Build(ctx context.Context, build jobs.Build, tell func(line string)) error
+	// Exec runs a command in a worker, and Sandbox a sandbox like those of a function's workers for as long as it is used. They fail with
+	// a *wire.Error when the command, or the sandbox, does not start.
+	Exec(ctx context.Context, exec jobs.Exec) (int, error)
+	Sandbox(ctx context.Context, function spec.Function, use func(alloc string) error) error
 	// Stop stops a function's job.
 	Stop(ctx context.Context, namespace, job string) error
 	// Restart replaces the workers of a function's job that run, and returns how many: each finishes its calls while another one starts.

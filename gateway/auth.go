@@ -24,9 +24,13 @@ const (
 	verbDeploy verb = "deploy"
 	verbSecret verb = "secret"
 	verbAdmin  verb = "admin"
+	// verbExec is to run commands in workers, which is to see their secrets and to touch what they do.
+	verbExec verb = "exec"
 )
 
-func allVerbs() []verb { return []verb{verbCall, verbRead, verbDeploy, verbSecret, verbAdmin} }
+func allVerbs() []verb {
+	return []verb{verbCall, verbRead, verbDeploy, verbExec, verbSecret, verbAdmin}
+}
 
 // verbNames lists the verbs for people.
 func verbNames() string { return inWords(allVerbs()) }

@@ -106,6 +106,7 @@ type Gateway struct {
 	deploys   *deploys
 	images    *images
 	secrets   *secretAPI
+	execs     *execs
 	logs      *logReader
 	web       *web.Door
 	blobs     Blobs
@@ -200,6 +201,7 @@ func New(config Config) (*Gateway, error) {
 		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs, secrets: config.Secrets},
 		secrets:   &secretAPI{responder: answers, directory: functions, payloads: calls.payloads, store: config.Secrets, jobs: config.Jobs},
 		images:    &images{responder: answers, directory: functions, payloads: calls.payloads, blobs: config.Blobs, jobs: config.Jobs},
+		execs:     &execs{calls.exchange, answers, functions, config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},
 		blobs:     config.Blobs, sweep: newSweep(calls.exchange, config), streams: config.Streams,
 	}

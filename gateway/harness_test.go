@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -185,6 +186,23 @@ func (r *registered) Build(_ context.Context, b jobs.Build, tell func(line strin
 	tell("[0] RUN true")
 	tell("image freshet-image://sha256:" + builtImage)
 	return nil
+}
+
+// Exec copies what is typed to what is written, and ends with the number of its arguments.
+func (r *registered) Exec(_ context.Context, e jobs.Exec) (int, error) {
+	if e.Command[0] == "missing" {
+		return 0, &wire.Error{Kind: wire.KindInput, Message: "missing: no such program"}
+	}
+	if e.TTY {
+		size := <-e.Sizes
+		fmt.Fprintf(e.Stderr, "%d %d", size.Height, size.Width)
+	}
+	_, err := io.Copy(e.Stdout, e.Stdin)
+	return len(e.Command) - 1, err
+}
+
+func (r *registered) Sandbox(_ context.Context, f spec.Function, use func(string) error) error {
+	return use(f.JobID() + "-fresh")
 }
 
 func (r *registered) Stop(_ context.Context, _, job string) error {

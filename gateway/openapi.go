@@ -46,6 +46,11 @@ func parameterTexts() map[string]string {
 		"restart":   "true replaces the workers of the functions that use it, so that they have the new values",
 		"force":     "true removes it although functions use it",
 		"grace":     "How long the secret before goes on working, up to 168h. Default not at all",
+		"command":   "A program and its arguments, a JSON list of strings",
+		"tty":       "true runs it in a terminal",
+		"rows":      "The terminal's height, in characters",
+		"columns":   "The terminal's width, in characters",
+		"fresh":     "true starts a sandbox for it though a worker runs",
 		"number":    "The number of a deploy. Default the one before the last",
 	}
 }

@@ -18,6 +18,8 @@ import (
 )
 
 type callOptions struct {
+	classOptions
+
 	addr, namespace, file, contentType string
 	verbose, asJSON                    bool
 	timeout                            time.Duration
@@ -32,23 +34,25 @@ func newCall(env environment) *cobra.Command {
 the call itself ended in an error, which is printed.`,
 		Example: `  freshet call gosearch.search '{"q":"http server"}'
   echo '{"q":"http server"}' | freshet call gosearch.search
-  freshet call gosearch.search --file query.json -v`,
+  freshet call gosearch.search --file query.json -v
+  freshet call llm.Model --method generate --param size=small '"Once upon"'`,
 		Args:              args(cobra.RangeArgs(1, 2)),
 		ValidArgsFunction: completeFunction(env),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if _, _, err := splitName(given[0]); err != nil {
 				return usagef(cmd, "%w", err)
 			}
-			request, input, err := readInput(cmd, given[1:], o.file)
+			request, input, err := readInput(cmd, o.request(given[0]), given[1:], o.file)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = input.Close() }() // read only
-			request.Function, request.ContentType = given[0], guessType(o.contentType, request.Body)
+			request.ContentType = guessType(o.contentType, request.Body)
 			return call(cmd, env, request, o)
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
+	o.classOptions.addFlags(cmd)
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "read the input from a file")
 	cmd.Flags().StringVar(&o.contentType, "content-type", "", "content type of the input (default: application/json where it looks like it, else text/plain)")
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "say where the time went")
@@ -61,8 +65,7 @@ the call itself ended in an error, which is printed.`,
 const held = queue.MaxInline
 
 // readInput finds a call's input. Close it.
-func readInput(cmd *cobra.Command, given []string, file string) (client.Request, io.Closer, error) {
-	var request client.Request
+func readInput(cmd *cobra.Command, request client.Request, given []string, file string) (client.Request, io.Closer, error) {
 	var in io.Reader
 	closer := io.NopCloser(nil)
 	switch {
@@ -140,8 +143,8 @@ func printOutput(cmd *cobra.Command, output io.ReadCloser) error {
 	if _, err := io.Copy(cmd.OutOrStdout(), output); err != nil {
 		return fmt.Errorf("print output: %w", err)
 	}
-	if out, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(out.Fd())) {
-		fmt.Fprintln(out)
+	if onTerminal(cmd.OutOrStdout()) {
+		fmt.Fprintln(cmd.OutOrStdout())
 	}
 	return nil
 }

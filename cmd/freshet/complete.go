@@ -27,7 +27,7 @@ func completeNames(env environment, name func(functionRow) string) cobra.Complet
 		if len(given) > 0 {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
-		base, err := env.gateway(cmd.Flag("addr").Value.String())
+		api, err := env.api(cmd.Flag("addr").Value.String())
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -35,7 +35,7 @@ func completeNames(env environment, name func(functionRow) string) cobra.Complet
 		defer cancel()
 		var functions []functionRow
 		query := url.Values{"namespace": {cmd.Flag("namespace").Value.String()}}
-		if err := newAPIClient(base, env.credentials(base)).get(ctx, "/v1/functions", query, &functions); err != nil {
+		if err := api.get(ctx, "/v1/functions", query, &functions); err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		names := make([]string, len(functions))

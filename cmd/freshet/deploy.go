@@ -51,12 +51,12 @@ not run, and bundles the local modules that it imports. Uploads that and registe
 app had before and has no more are stopped.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			base, err := env.gateway(o.addr)
+			api, err := env.api(o.addr)
 			if err != nil {
 				return err
 			}
 			began := time.Now()
-			answer, err := deploy(cmd.Context(), newAPIClient(base, env.credentials(base)), given[0], o)
+			answer, err := deploy(cmd.Context(), api, given[0], o)
 			if err != nil {
 				return err
 			}
@@ -64,7 +64,7 @@ app had before and has no more are stopped.`,
 				return printJSON(cmd.OutOrStdout(), answer)
 			}
 			if o.plan {
-				printPlan(cmd.OutOrStdout(), answer)
+				printPlan(cmd.OutOrStdout(), answer, env.painter(cmd.OutOrStdout()))
 				return nil
 			}
 			answer.print(cmd.OutOrStdout(), time.Since(began))
@@ -272,7 +272,13 @@ func upload(ctx context.Context, client apiClient, program string) (string, erro
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return "", fmt.Errorf("read code: %w", err)
 	}
-	response, err := client.do(ctx, http.MethodPut, "/v1/blobs/"+digest, nil, file)
+	size, err := file.Stat()
+	if err != nil {
+		return "", fmt.Errorf("read code: %w", err)
+	}
+	bar := newUploadBar(os.Stderr, size.Size())
+	response, err := client.do(ctx, http.MethodPut, "/v1/blobs/"+digest, nil, io.TeeReader(file, bar))
+	_ = bar.Clear() // a bar that cannot be drawn is no reason to stop
 	if err != nil {
 		return "", fmt.Errorf("upload code: %w", err)
 	}

@@ -45,13 +45,14 @@ and where a cluster runs, at its NATS, driver and gateway. Says of each thing th
 				}
 			}
 			if named := or(addr, env.addr); named != "" {
-				s.Gateway, s.Token = named, env.credentials(named)
+				at := env.at(named)
+				s.Gateway, s.Token = at.address, at.token
 			}
 			return printFindings(cmd, doctor.Run(cmd.Context(), s), asJSON)
 		},
 	}
 	o.addFlags(cmd, env)
-	cmd.Flags().StringVar(&addr, "addr", "", "gateway address (default: FRESHET_ADDR, else that of 'freshet up')")
+	cmd.Flags().StringVar(&addr, "addr", "", addrUsage)
 	cmd.Flags().Float64Var(&minFree, "min-free", 5, "what the state directory's disk must have to spare, in GB")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/term"
-
-	"github.com/freshet-dev/freshet/internal/local"
-	"github.com/freshet-dev/freshet/sdk/client"
 )
 
 // environment is everything read from the process's environment: the only place that does.
@@ -30,6 +26,14 @@ type environment struct {
 	rootToken string
 	// callbackSecret signs what a gateway tells callers, from FRESHET_CALLBACK_SECRET.
 	callbackSecret string
+	// context names one of the clusters of contexts, a file: from FRESHET_CONTEXT. chosen is that of --context, which stands above it.
+	context  string
+	chosen   *string
+	contexts string
+	// namespace is the environment of commands that name none, from FRESHET_NAMESPACE.
+	namespace string
+	// noColor leaves colours away, from NO_COLOR.
+	noColor bool
 	// natsUser and natsPassword are a component's, from FRESHET_NATS_USER and FRESHET_NATS_PASSWORD.
 	natsUser, natsPassword string
 }
@@ -45,6 +49,11 @@ func newEnvironment() environment {
 		token:          os.Getenv("FRESHET_TOKEN"),
 		rootToken:      os.Getenv("FRESHET_ROOT_TOKEN"),
 		callbackSecret: os.Getenv("FRESHET_CALLBACK_SECRET"),
+		context:        os.Getenv("FRESHET_CONTEXT"),
+		chosen:         new(string),
+		contexts:       defaultContexts(),
+		namespace:      os.Getenv("FRESHET_NAMESPACE"),
+		noColor:        os.Getenv("NO_COLOR") != "",
 		natsUser:       os.Getenv("FRESHET_NATS_USER"),
 		natsPassword:   os.Getenv("FRESHET_NATS_PASSWORD"),
 	}
@@ -80,46 +89,13 @@ func defaultCache() string {
 	return filepath.Join(dir, "freshet")
 }
 
-// gateway is the address to talk to: the one given, else that of `freshet up` on this machine.
-func (e environment) gateway(flag string) (string, error) {
-	if flag != "" {
-		return flag, nil
-	}
-	if e.addr != "" {
-		return e.addr, nil
-	}
-	state, err := local.LoadState(e.state)
+// defaultContexts is the file of contexts in the user's folder of configuration.
+func defaultContexts() string {
+	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("find a gateway: none runs here from %s: start one with `freshet up`, or name one with --addr or FRESHET_ADDR", e.state)
+		return "" // no home, as of daemons: there are no contexts
 	}
-	return state.Gateway(), nil
-}
-
-// credentials is the token to show: the one given, else that of `freshet up` where the address is its.
-func (e environment) credentials(address string) string {
-	if e.token != "" {
-		return e.token
-	}
-	state, err := local.LoadState(e.state)
-	if err != nil || state.Gateway() != address {
-		return ""
-	}
-	return state.Token
-}
-
-// client calls functions through the gateway to talk to.
-func (e environment) client(addr string, options ...client.Option) (*client.Client, error) {
-	base, err := e.gateway(addr)
-	if err != nil {
-		return nil, err
-	}
-	return client.New(base, append(options, client.Token(e.credentials(base)))...), nil
-}
-
-// api speaks to the gateway to talk to.
-func (e environment) api(addr string) (apiClient, error) {
-	base, err := e.gateway(addr)
-	return newAPIClient(base, e.credentials(base)), err
+	return filepath.Join(dir, "freshet", "contexts.hcl")
 }
 
 // newLogger writes for people on a terminal and JSON lines elsewhere.

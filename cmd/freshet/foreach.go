@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -10,6 +10,7 @@ import (
 // newForEach makes a command that does something to each id on its line, in their order, and says of each that it is done.
 func newForEach(env environment, verb, short, done string, do func(ctx context.Context, api apiClient, id string) error) *cobra.Command {
 	var addr, namespace string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   verb + " ID...",
 		Short: short,
@@ -23,11 +24,14 @@ func newForEach(env environment, verb, short, done string, do func(ctx context.C
 				if err := do(cmd.Context(), api, id); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s.\n", id, done)
+				if err := say(cmd, asJSON, map[string]string{"id": id, "status": done[strings.LastIndexByte(done, ' ')+1:]}, "%s %s.\n", id, done); err != nil {
+					return err
+				}
 			}
 			return nil
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)
+	addJSONFlag(cmd, &asJSON)
 	return cmd
 }

@@ -152,6 +152,20 @@ func (n nomadJobs) Build(ctx context.Context, build jobs.Build, tell func(line s
 	return jobs.RunBuild(ctx, n.nomad, build, tell)
 }
 
+// Exec implements gateway.Jobs.
+func (n nomadJobs) Exec(ctx context.Context, exec jobs.Exec) (int, error) {
+	return jobs.RunExec(ctx, n.nomad, exec)
+}
+
+// Sandbox implements gateway.Jobs.
+func (n nomadJobs) Sandbox(ctx context.Context, function spec.Function, use func(alloc string) error) error {
+	job, err := jobspecs.Render(function)
+	if err != nil {
+		return err
+	}
+	return jobs.Sandbox(ctx, n.nomad, job, function.WithDefaults(), use)
+}
+
 // Stop implements gateway.Jobs.
 func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
 	return jobs.Stop(ctx, n.nomad, namespace, job)

@@ -5,14 +5,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 // pastDeploy is a deploy as the gateway lists it.
@@ -110,11 +108,7 @@ func newRollback(env environment) *cobra.Command {
 }
 
 // printPlan shows what a deploy would change, in colour on a terminal.
-func printPlan(out io.Writer, d deployed) {
-	paint := func(_ text.Color, line string) string { return line }
-	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		paint = func(color text.Color, line string) string { return color.Sprint(line) }
-	}
+func printPlan(out io.Writer, d deployed, paint func(text.Color, string) string) {
 	for _, change := range d.Changes {
 		sign, color := "~", text.FgYellow
 		switch change.Action {

@@ -53,7 +53,7 @@ func newImageList(env environment) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&addr, "addr", "", "gateway address (default: FRESHET_ADDR, else that of 'freshet up')")
+	cmd.Flags().StringVar(&addr, "addr", "", addrUsage)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -90,6 +90,6 @@ func newImageRemove(env environment) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&addr, "addr", "", "gateway address (default: FRESHET_ADDR, else that of 'freshet up')")
+	cmd.Flags().StringVar(&addr, "addr", "", addrUsage)
 	return cmd
 }

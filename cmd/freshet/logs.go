@@ -35,11 +35,11 @@ func newLogs(env environment) *cobra.Command {
 			if err != nil {
 				return usagef(cmd, "%w", err)
 			}
-			base, err := env.gateway(o.addr)
+			api, err := env.api(o.addr)
 			if err != nil {
 				return err
 			}
-			return logs(cmd, newAPIClient(base, env.credentials(base)), app, function, o)
+			return logs(cmd, api, app, function, o)
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)

@@ -37,7 +37,10 @@ A first round, on one machine:
 		SilenceErrors: true,
 		Args:          args(knownCommand),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return env.chooseNamespace(cmd) },
 	}
+	root.PersistentFlags().StringVar(env.chosen, "context", "", "cluster to talk to, one of 'freshet context ls' (default: FRESHET_CONTEXT, else the one in use)")
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{command: cmd.CommandPath(), err: err}
@@ -49,7 +52,7 @@ A first round, on one machine:
 	)
 	for _, cmd := range []*cobra.Command{
 		newNew(env), newRun(env), newServe(env), newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newSchedule(env), newSecret(env), newToken(env),
-		newPs(env), newLogs(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newImage(env), newJobspec(), newSimulate(),
+		newPs(env), newLogs(env), newExec(env), newShell(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newImage(env), newContext(env), newJobspec(), newSimulate(),
 	} {
 		cmd.GroupID = "use"
 		root.AddCommand(cmd)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/freshet-dev/freshet/sdk/client"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -23,6 +22,8 @@ import (
 const maxLine = 1<<20 + 2
 
 type mapOptions struct {
+	classOptions
+
 	addr, namespace, input, output string
 	concurrency                    int
 	quiet, ordered                 bool
@@ -53,6 +54,7 @@ map goes on where it was.`,
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
+	o.classOptions.addFlags(cmd)
 	cmd.Flags().StringVarP(&o.input, "input", "i", "", "file with one input a line, or - for standard input")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "-", "file for the results, or - for standard output")
 	cmd.Flags().IntVarP(&o.concurrency, "concurrency", "c", 64, "calls in flight")
@@ -111,7 +113,7 @@ func mapLines(cmd *cobra.Command, c *client.Client, function string, lines *line
 	if o.ordered {
 		items = c.Map
 	}
-	for item, err := range items(cmd.Context(), client.Request{Function: function}, lines.all(), o.concurrency) {
+	for item, err := range items(cmd.Context(), o.request(function), lines.all(), o.concurrency) {
 		if err != nil {
 			return summary, errors.Join(err, lines.err, lines.close())
 		}
@@ -144,8 +146,7 @@ func lineOf(item client.Item) mapLine {
 }
 
 func newBar(out io.Writer, count int, quiet bool) *progressbar.ProgressBar {
-	file, ok := out.(*os.File)
-	visible := !quiet && ok && term.IsTerminal(int(file.Fd()))
+	visible := !quiet && onTerminal(out)
 	return progressbar.NewOptions(count,
 		progressbar.OptionSetWriter(out), progressbar.OptionSetVisibility(visible),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("calls"),

@@ -32,6 +32,7 @@ type newApp struct {
 
 func newNew(env environment) *cobra.Command {
 	var replace, image string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "new go|python NAME",
 		Short: "Make a folder with a first app in it",
@@ -63,12 +64,13 @@ command line, which brings it: nothing is downloaded. With --sdk it builds with 
 					return fmt.Errorf("%w\nthe files are in %s: mend this, then run `go mod tidy` there", err, dir)
 				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Made %s. Try it:\n\n  cd %s\n  freshet run%s\n", dir, dir, map[string]string{"python": " app.py"}[language])
-			return nil
+			made := map[string]string{"app": app.Name, "language": language, "folder": dir}
+			return say(cmd, asJSON, made, "Made %s. Try it:\n\n  cd %s\n  freshet run%s\n", dir, dir, map[string]string{"python": " app.py"}[language])
 		},
 	}
 	cmd.Flags().StringVar(&replace, "sdk", env.sdk, "folder of the Go SDK's source to build with (default: FRESHET_SDK, else the SDK of this command line)")
 	cmd.Flags().StringVar(&image, "image", defaultPythonImage, "image of a Python app")
+	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
 

@@ -40,17 +40,17 @@ func newPs(env environment) *cobra.Command {
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeFunction(env),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			base, err := env.gateway(addr)
+			api, err := env.api(addr)
 			if err != nil {
 				return err
 			}
-			client, query := newAPIClient(base, env.credentials(base)), url.Values{"namespace": {namespace}}
+			query := url.Values{"namespace": {namespace}}
 			var functions []functionRow
-			if err := client.get(cmd.Context(), "/v1/functions", query, &functions); err != nil {
+			if err := api.get(cmd.Context(), "/v1/functions", query, &functions); err != nil {
 				return err
 			}
 			var workers []queue.Heartbeat
-			if err := client.get(cmd.Context(), "/v1/workers", query, &workers); err != nil {
+			if err := api.get(cmd.Context(), "/v1/workers", query, &workers); err != nil {
 				return err
 			}
 			if len(given) == 1 {
@@ -69,10 +69,13 @@ func newPs(env environment) *cobra.Command {
 	return cmd
 }
 
+// addrUsage explains the flag of every command that talks to a gateway.
+const addrUsage = "gateway address (default: FRESHET_ADDR, else the context's, else that of 'freshet up')"
+
 // addClientFlags adds the flags of every command that talks to a gateway.
 func addClientFlags(cmd *cobra.Command, addr, namespace *string) {
-	cmd.Flags().StringVar(addr, "addr", "", "gateway address (default: FRESHET_ADDR, else that of 'freshet up')")
-	cmd.Flags().StringVar(namespace, "namespace", "default", "environment, a Nomad namespace")
+	cmd.Flags().StringVar(addr, "addr", "", addrUsage)
+	cmd.Flags().StringVar(namespace, "namespace", "default", "environment, a Nomad namespace (FRESHET_NAMESPACE or the context may say another)")
 }
 
 // only keeps what belongs to an app or to one of its functions.

@@ -17,7 +17,7 @@ func newReference() *cobra.Command {
 		Hidden: true,
 		Args:   args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			root := newRoot(environment{state: "/var/lib/freshet"}) // of no machine
+			root := newRoot(environment{state: "/var/lib/freshet", chosen: new(string)}) // of no machine
 			root.InitDefaultCompletionCmd()
 			writeReference(cmd.OutOrStdout(), root)
 			return nil

@@ -29,10 +29,13 @@ func report(err error) int {
 	var usage *usageError
 	var call *callFailed
 	var build *buildFailed
+	var remote *remoteEnded
 	var address *url.Error
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &remote):
+		return remote.code
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "Error: %v\n\nRun '%s --help' for how it is used.\n", err, usage.command)
 		return exitUsage

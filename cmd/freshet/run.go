@@ -13,9 +13,9 @@ import (
 
 type runOptions struct {
 	deployOptions
+	classOptions
 
 	file, contentType string
-	method            string
 	timeout           time.Duration
 	verbose, quiet    bool
 }
@@ -43,12 +43,12 @@ not touched. Without FUNCTION the app must have one only. Exit code 3 says that 
 			if _, err := os.Stat(source); err != nil {
 				return usagef(cmd, "%q is no folder and no file: write `freshet run . FUNCTION` for the app in this folder", source)
 			}
-			request, input, err := readInput(cmd, given[min(len(given), 2):], o.file)
+			request, input, err := readInput(cmd, o.request(function), given[min(len(given), 2):], o.file)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = input.Close() }() // read only
-			request.ContentType, request.Method = guessType(o.contentType, request.Body), o.method
+			request.ContentType = guessType(o.contentType, request.Body)
 			return run(cmd, env, source, function, request, o)
 		},
 	}
@@ -56,7 +56,7 @@ not touched. Without FUNCTION the app must have one only. Exit code 3 says that 
 	o.addBuildFlags(cmd)
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "read the input from a file")
 	cmd.Flags().StringVar(&o.contentType, "content-type", "", "content type of the input (default: application/json where it looks like it, else text/plain)")
-	cmd.Flags().StringVar(&o.method, "method", "", "method of a class")
+	o.classOptions.addFlags(cmd)
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "give up waiting after this time (default: never)")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON: output or error, and where the time went")
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "say where the time went")

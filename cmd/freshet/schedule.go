@@ -52,6 +52,7 @@ func schedulePath(function, name string) (string, error) {
 
 func newScheduleSet(env environment) *cobra.Command {
 	var addr, namespace, cron, zone, input, missed string
+	var asJSON bool
 	var every time.Duration
 	cmd := &cobra.Command{
 		Use:   "set APP.FUNCTION NAME",
@@ -80,11 +81,11 @@ func newScheduleSet(env environment) *cobra.Command {
 			if err := api.json(cmd.Context(), http.MethodPut, path, url.Values{"namespace": {namespace}}, request, &row); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s calls %s next at %s.\n", row.Name, row.Function, row.Next.Local().Format(time.DateTime))
-			return nil
+			return say(cmd, asJSON, row, "%s calls %s next at %s.\n", row.Name, row.Function, row.Next.Local().Format(time.DateTime))
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)
+	addJSONFlag(cmd, &asJSON)
 	cmd.Flags().StringVar(&cron, "cron", "", "five fields: minute, hour, day, month, weekday")
 	cmd.Flags().StringVar(&zone, "time-zone", "", "IANA time zone of the cron expression (default: UTC)")
 	cmd.Flags().DurationVar(&every, "every", 0, "a period, in place of a cron expression")
@@ -95,6 +96,7 @@ func newScheduleSet(env environment) *cobra.Command {
 
 func newScheduleList(env environment) *cobra.Command {
 	var addr, namespace string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list [APP[.FUNCTION]]",
 		Short: "List schedules",
@@ -111,6 +113,9 @@ func newScheduleList(env environment) *cobra.Command {
 			var rows []scheduleRow
 			if err := api.get(cmd.Context(), "/v1/schedules", query, &rows); err != nil {
 				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			t := newTable(cmd.OutOrStdout(), "function", "name", "when", "next", "last call")
 			for _, row := range rows {
@@ -129,11 +134,13 @@ func newScheduleList(env environment) *cobra.Command {
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)
+	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
 
 func newScheduleVerb(env environment, verb, short string) *cobra.Command {
 	var addr, namespace string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   verb + " APP.FUNCTION NAME",
 		Short: short,
@@ -147,22 +154,32 @@ func newScheduleVerb(env environment, verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			method, query := http.MethodPost, url.Values{"namespace": {namespace}}
+			query := url.Values{"namespace": {namespace}}
 			if verb == "delete" {
-				return api.json(cmd.Context(), http.MethodDelete, path, query, nil, nil)
+				if err := api.json(cmd.Context(), http.MethodDelete, path, query, nil, nil); err != nil {
+					return err
+				}
+				return say(cmd, asJSON, map[string]string{"name": given[1], "status": "deleted"}, "%s is deleted.\n", given[1])
 			}
 			var answer struct {
-				Call string `json:"call"`
+				scheduleRow
+
+				Call string `json:"call,omitempty"`
 			}
-			if err := api.json(cmd.Context(), method, path+"/"+verb, query, nil, &answer); err != nil {
+			if err := api.json(cmd.Context(), http.MethodPost, path+"/"+verb, query, nil, &answer); err != nil {
 				return err
 			}
-			if answer.Call != "" {
-				fmt.Fprintln(cmd.OutOrStdout(), answer.Call)
+			switch {
+			case verb == "run":
+				return say(cmd, asJSON, map[string]string{"call": answer.Call}, "%s\n", answer.Call)
+			case asJSON:
+				return printJSON(cmd.OutOrStdout(), answer.scheduleRow)
 			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is %sd.\n", given[1], verb)
 			return nil
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)
+	addJSONFlag(cmd, &asJSON)
 	return cmd
 }

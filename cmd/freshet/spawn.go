@@ -15,8 +15,11 @@ import (
 )
 
 type spawnOptions struct {
+	classOptions
+
 	addr, namespace, file, contentType, batch string
 	keep                                      time.Duration
+	asJSON                                    bool
 }
 
 func newSpawn(env environment) *cobra.Command {
@@ -37,20 +40,22 @@ call is queued for each line of a file, however long it is, and the batch's id i
 			if o.batch != "" {
 				return spawnBatch(cmd, env, given[0], o)
 			}
-			request, input, err := readInput(cmd, given[1:], o.file)
+			request, input, err := readInput(cmd, o.request(given[0]), given[1:], o.file)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = input.Close() }() // read only
-			request.Function, request.ContentType, request.Keep = given[0], guessType(o.contentType, request.Body), o.keep
+			request.ContentType, request.Keep = guessType(o.contentType, request.Body), o.keep
 			return spawn(cmd, env, request, o)
 		},
 	}
 	addClientFlags(cmd, &o.addr, &o.namespace)
+	o.classOptions.addFlags(cmd)
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "read the input from a file")
 	cmd.Flags().StringVar(&o.batch, "batch", "", "file with one input a line, or - for standard input")
 	cmd.Flags().StringVar(&o.contentType, "content-type", "", "content type of the input (default: application/json where it looks like it, else text/plain)")
 	cmd.Flags().DurationVar(&o.keep, "keep", 0, "how long the result is kept (default: 7 days)")
+	addJSONFlag(cmd, &o.asJSON)
 	return cmd
 }
 
@@ -63,8 +68,7 @@ func spawn(cmd *cobra.Command, env environment, request client.Request, o spawnO
 	if err != nil {
 		return failed(err)
 	}
-	fmt.Fprintln(cmd.OutOrStdout(), call)
-	return nil
+	return say(cmd, o.asJSON, map[string]string{"call": call}, "%s\n", call)
 }
 
 func spawnBatch(cmd *cobra.Command, env environment, function string, o spawnOptions) error {
@@ -72,15 +76,19 @@ func spawnBatch(cmd *cobra.Command, env environment, function string, o spawnOpt
 	if err != nil {
 		return err
 	}
-	in := cmd.InOrStdin()
+	in, size := cmd.InOrStdin(), int64(-1)
 	if o.batch != "-" {
 		file, err := os.Open(o.batch)
 		if err != nil {
 			return fmt.Errorf("open input: %w", err)
 		}
 		defer func() { _ = file.Close() }() // read only
+		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+			size = info.Size()
+		}
 		in = file
 	}
+	bar := newUploadBar(cmd.ErrOrStderr(), size)
 	app, name, err := splitName(function)
 	if err != nil {
 		return err
@@ -90,8 +98,12 @@ func spawnBatch(cmd *cobra.Command, env environment, function string, o spawnOpt
 		Inputs int64  `json:"inputs"`
 	}
 	path := "/v1/functions/" + app + "/" + name + "/batch"
-	if err := api.send(cmd.Context(), http.MethodPost, path, url.Values{"namespace": {o.namespace}}, in, &batch); err != nil {
+	if err := api.send(cmd.Context(), http.MethodPost, path, o.query(o.namespace), io.TeeReader(in, bar), &batch); err != nil {
 		return err
+	}
+	_ = bar.Clear() // a bar that cannot be drawn is no reason to stop
+	if o.asJSON {
+		return printJSON(cmd.OutOrStdout(), batch)
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), batch.Batch)
 	fmt.Fprintf(cmd.ErrOrStderr(), "%d calls are queued\n", batch.Inputs)
@@ -100,6 +112,7 @@ func spawnBatch(cmd *cobra.Command, env environment, function string, o spawnOpt
 
 func newResult(env environment) *cobra.Command {
 	var addr, namespace string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "result ID",
 		Short: "Wait for a spawned call, or a batch, and print what became of it",
@@ -114,14 +127,18 @@ printed. Of a batch it prints a line of JSON for each input, in their order, as 
 			if err != nil {
 				return err
 			}
-			_, output, err := c.OpenResult(cmd.Context(), given[0])
+			response, output, err := c.OpenResult(cmd.Context(), given[0])
 			if err != nil {
-				return failed(err)
+				return failedCall(cmd, err, asJSON)
+			}
+			if asJSON {
+				return printResponse(cmd.OutOrStdout(), response, output)
 			}
 			return printOutput(cmd, output)
 		},
 	}
 	addClientFlags(cmd, &addr, &namespace)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: output or error, and where the time went; of a batch what is printed is JSON")
 	return cmd
 }
 

@@ -26,6 +26,7 @@ type upOptions struct {
 	state, nomad, runsc string
 	domain, tls         string
 	detach, auth        bool
+	asJSON              bool
 }
 
 // addFlags adds the flags of every command that starts a cluster.
@@ -50,10 +51,10 @@ function, queued call and result again. Ctrl-C, or 'freshet down', stops all tha
 			}
 			if o.detach {
 				state, err := upDetached(cmd.Context(), env, o)
-				if err == nil {
-					printAddresses(cmd, state)
+				if err != nil {
+					return err
 				}
-				return err
+				return printAddresses(cmd, state, o.asJSON)
 			}
 			return up(cmd, env, o)
 		},
@@ -63,6 +64,7 @@ function, queued call and result again. Ctrl-C, or 'freshet down', stops all tha
 	cmd.Flags().StringVar(&o.domain, "domain", "localhost", "domain below which functions with web endpoints are app--function")
 	cmd.Flags().StringVar(&o.tls, "tls", "", "address to serve with TLS too, such as 127.0.0.1:8443; the certificates' authority is tls/ca.pem in the state directory")
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "return once it is ready and leave it running")
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print the addresses as JSON")
 	return cmd
 }
 
@@ -98,13 +100,16 @@ func up(cmd *cobra.Command, env environment, o upOptions) (err error) {
 		}
 		return err
 	}
-	printAddresses(cmd, state)
+	if err := printAddresses(cmd, state, o.asJSON); err != nil {
+		return err
+	}
 	<-ctx.Done()
 	return nil
 }
 
-func printAddresses(cmd *cobra.Command, state *local.State) {
-	fmt.Fprintf(cmd.OutOrStdout(), `freshet is up.
+func printAddresses(cmd *cobra.Command, state *local.State, asJSON bool) error {
+	addresses := map[string]string{"gateway": state.Gateway(), "nomad": state.Nomad(), "nats": state.NATS(), "autoscaler": state.Autoscaler()}
+	return say(cmd, asJSON, addresses, `freshet is up.
 
   Gateway   %s
   Nomad     %s   (export NOMAD_ADDR=%[2]s)
@@ -174,23 +179,24 @@ func startSession(o upOptions) (*exec.Cmd, error) {
 
 func newDown(env environment) *cobra.Command {
 	var state string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop the cluster of 'freshet up'",
 		Long: `Stops the cluster that 'freshet up' runs from the state directory and waits until it is gone. Functions, queued calls
 and results stay in the state directory for the next 'freshet up'.`,
 		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return down(cmd, state) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return down(cmd, state, asJSON) },
 	}
 	cmd.Flags().StringVar(&state, "state", env.state, "state directory")
+	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
 
-func down(cmd *cobra.Command, state string) error {
+func down(cmd *cobra.Command, state string, asJSON bool) error {
 	pid, err := local.Holder(state)
 	if errors.Is(err, local.ErrNotRunning) {
-		fmt.Fprintf(cmd.OutOrStdout(), "Nothing runs from %s.\n", state)
-		return nil
+		return say(cmd, asJSON, map[string]string{"state": state, "status": "not running"}, "Nothing runs from %s.\n", state)
 	}
 	if err != nil {
 		return err
@@ -200,8 +206,7 @@ func down(cmd *cobra.Command, state string) error {
 	}
 	for {
 		if _, err := local.Holder(state); errors.Is(err, local.ErrNotRunning) {
-			fmt.Fprintln(cmd.OutOrStdout(), "Stopped.")
-			return nil
+			return say(cmd, asJSON, map[string]string{"state": state, "status": "stopped"}, "Stopped.\n")
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -213,6 +218,7 @@ func down(cmd *cobra.Command, state string) error {
 
 func newStatus(env environment) *cobra.Command {
 	var dir string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say whether the cluster of 'freshet up' runs, and where",
@@ -230,10 +236,10 @@ func newStatus(env environment) *cobra.Command {
 			if err := state.Ready(ctx); err != nil {
 				return err
 			}
-			printAddresses(cmd, state)
-			return nil
+			return printAddresses(cmd, state, asJSON)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "state", env.state, "state directory")
+	addJSONFlag(cmd, &asJSON)
 	return cmd
 }

@@ -80,6 +80,7 @@ func (c *control) exec(ctx context.Context, what handoff.Exec, resize <-chan han
 	}
 	defer func() { _ = stdin.Close() }() // read only
 	config.Stdin, config.Terminal = stdin, new(windowSize(*what.Terminal))
+	config.Env = []string{"TERM=xterm"} // as docker says in a terminal
 	sizes, over := make(chan sandbox.WindowSize), make(chan struct{})
 	config.Resize = sizes
 	var converting sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/freshet-dev/freshet/internal/busyboxtest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/test/clustertest"
 )
@@ -71,9 +72,10 @@ func variables(t *testing.T) []string {
 		"FRESHET_NOMAD=" + os.Getenv("FRESHET_NOMAD"), "FRESHET_RUNSC=" + os.Getenv("FRESHET_RUNSC"),
 		"GOPROXY=off", "GOFLAGS=", "GOWORK=off",
 		"GOCACHE=" + goSetting(t, "GOCACHE"), "GOMODCACHE=" + goSetting(t, "GOMODCACHE"),
-		"HOME=" + os.Getenv("HOME"),
+		"HOME=" + os.Getenv("HOME"), "XDG_CONFIG_HOME=" + filepath.Join(t.TempDir(), "config"),
 		"SDK=" + sdk,
 		"IMAGE=docker-archive:" + os.Getenv("FRESHET_PYTHON_IMAGE"),
+		"BUSYBOX=docker-archive:" + busyboxtest.Image(t, t.TempDir()),
 		"TOKEN=" + shared.State.Token,
 		"ADDR=" + shared.State.Gateway(),
 	}
@@ -83,6 +85,7 @@ func variables(t *testing.T) []string {
 //
 //	exits CODE COMMAND...   runs a command that must end with this code
 //	until CODE COMMAND...   runs a command again and again until it does
+//	putbox APP              deploys the app of boxManifest
 func TestScripts(t *testing.T) {
 	vars := variables(t)
 	testscript.Run(t, testscript.Params{
@@ -90,10 +93,12 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		ContinueOnError:    true,
 		Setup: func(env *testscript.Env) error {
-			env.Vars = append(env.Vars, vars...)
+			env.Vars = append(append(env.Vars, vars...), "XDG_CONFIG_HOME="+filepath.Join(env.WorkDir, "config"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until, "putbox": func(ts *testscript.TestScript, _ bool, args []string) {
+			ts.Check(putBox(args[0], ts.Getenv("BUSYBOX")))
+		}},
 	})
 }
 
