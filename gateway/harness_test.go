@@ -60,7 +60,7 @@ func startNATS(tb testing.TB, dir string, port int) *server.Server {
 func connect(tb testing.TB, url string) *nats.Conn {
 	tb.Helper()
 	closed := make(chan struct{})
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
+	nc, err := nats.Connect(url, nats.SetCustomDialer(queue.Dialer{}), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
 		nats.RetryOnFailedConnect(true), nats.ReconnectJitter(0, 0), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
 	if err != nil {
 		tb.Fatal(err)

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -290,63 +289,4 @@ func (m *mapping) call(ctx context.Context, index int64, input []byte) mapped {
 			return mapped{Index: index, unsaid: true}
 		}
 	}
-}
-
-// write streams the ends, in the inputs' order where that is wanted: then those that come early hold their slots.
-func (m *mapping) write(ctx context.Context, cancel context.CancelFunc, w io.Writer, control *http.ResponseController) error {
-	out := bufio.NewWriterSize(w, 32<<10)
-	encoder := json.NewEncoder(out)
-	early, next := make(map[int64]mapped), m.first
-	end := mapEnd{Done: true, Batch: m.batch}
-	emit := func(line mapped) error {
-		<-m.slots
-		if line.unsaid {
-			return nil
-		}
-		if line.Error != nil {
-			end.Failed++
-			if m.stop && !end.Stopped {
-				end.Stopped = true
-				cancel()
-			}
-		}
-		return encoder.Encode(line)
-	}
-	var failed error
-	for line := range m.ends { // to the end, also when nobody reads any more
-		switch {
-		case failed != nil || end.Stopped:
-			<-m.slots
-			continue
-		case !m.ordered:
-			failed = emit(line)
-		default:
-			early[line.Index] = line
-			for ready, ok := early[next]; ok && failed == nil && !end.Stopped; ready, ok = early[next] {
-				delete(early, next)
-				next++
-				failed = emit(ready)
-			}
-		}
-		if failed == nil && len(m.ends) == 0 {
-			failed = errors.Join(out.Flush(), control.Flush())
-		}
-		if failed != nil {
-			cancel()
-		}
-	}
-	if failed != nil {
-		return failed
-	}
-	if ctx.Err() != nil && !end.Stopped {
-		return ctx.Err()
-	}
-	end.Inputs = m.inputs
-	if m.cut.Load() {
-		m.readErr = unavailable("this gateway stops; go on with the batch", m.readErr)
-	}
-	if m.readErr != nil {
-		end.Done, end.Error = false, asProblem(m.readErr)
-	}
-	return errors.Join(encoder.Encode(end), out.Flush(), control.Flush())
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+
+	"github.com/freshet-dev/freshet/internal/queue"
 )
 
 // componentOptions are what gateway and autoscaler have in common.
@@ -31,9 +33,13 @@ func (o *componentOptions) addFlags(cmd *cobra.Command, listen string) {
 // memoryTarget is where a component's garbage collector begins to work harder. It is no limit: load may need more.
 const memoryTarget = 96 << 20
 
+// garbage is how much may be left to collect, in percent of what is in use: calls pass through, and little of them stays.
+const garbage = 300
+
 // connectNATS connects for ever: components start in any order and outlive each other.
 func connectNATS(name, url string, env environment, log zerolog.Logger) (*nats.Conn, error) {
 	debug.SetMemoryLimit(memoryTarget)
+	debug.SetGCPercent(garbage)
 	nc, err := nats.Connect(url,
 		nats.Name(name),
 		nats.UserInfo(env.natsUser, env.natsPassword),
@@ -43,6 +49,7 @@ func connectNATS(name, url string, env environment, log zerolog.Logger) (*nats.C
 		nats.ReconnectWait(100*time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
 		nats.PingInterval(10*time.Second),
+		nats.SetCustomDialer(queue.Dialer{}),
 		nats.ReconnectBufSize(-1), // while NATS is away a publish fails at once, and the caller is told
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {

@@ -25,6 +25,7 @@ func (w *Worker) connect(ctx context.Context) error {
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectWait, reconnectWait),
 		nats.PingInterval(10*time.Second),
+		nats.SetCustomDialer(queue.Dialer{}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil && ctx.Err() == nil {
 				w.log.Warn().Err(err).Msg("lost NATS; reconnecting")

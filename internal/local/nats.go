@@ -19,8 +19,10 @@ func (s *State) NATSOptions() *server.Options {
 		StoreDir:   s.path("nats"),
 		MaxPayload: queue.MaxMessage,
 		// A slow consumer here is a gateway on a loaded machine: rather buffer than cut it off.
-		MaxPending:            256 << 20,
-		WriteDeadline:         30 * time.Second,
+		MaxPending:    256 << 20,
+		WriteDeadline: 30 * time.Second,
+		// Almost every subject here is one call's alone: remembering who listens to it is work for nothing.
+		NoSublistCache:        true,
 		NoSigs:                true,
 		DisableShortFirstPing: true,
 		Users:                 s.natsUsers(),

@@ -54,7 +54,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{dir: t.TempDir()}
 	r.server = startNATS(t, 0, r.dir)
-	nc, err := nats.Connect(r.server.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	nc, err := nats.Connect(r.server.ClientURL(), nats.SetCustomDialer(queue.Dialer{}), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
