@@ -89,6 +89,8 @@ type scaler struct {
 	states map[queue.Function]*state
 	awake  map[queue.Function]struct{}
 	fleet  *fleet.Fleet
+	// readAll is when all queues' depths were last read.
+	readAll time.Time
 	// recall says that what has no place since before this instance acted is still to be read, recalled hands it over, and knows that it
 	// came.
 	recall   bool

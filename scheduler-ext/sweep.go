@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,7 +15,7 @@ import (
 	"github.com/freshet-dev/freshet/scheduler-ext/schedule"
 )
 
-// Pace of the sweeps that correct what hints tell: all queues' depths in one request.
+// Pace of the sweeps that correct what hints tell.
 const (
 	// busySweep is used while any function has calls, was asked for, or is about to lose workers; idleSweep otherwise.
 	busySweep = 250 * time.Millisecond
@@ -99,9 +100,7 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 	if !acts {
 		return idleSweep
 	}
-	reading, cancel := context.WithTimeout(ctx, sweepTimeout)
-	depths, err := queue.Depths(reading, a.js)
-	cancel()
+	depths, err := readDepths(ctx, a)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, nats.ErrNoResponders) {
 			a.log.Warn().Err(err).Msg("read queue depths")
@@ -139,6 +138,25 @@ func (a *scaler) sweep(ctx context.Context) time.Duration {
 		}
 	}
 	return next
+}
+
+// fewStates is for how many functions their own queues alone are read.
+const fewStates = 8
+
+// readDepths reads the queues' depths: every idleSweep of all, which finds functions whose hints nobody heard, and between only of those
+// that are known to have calls or workers.
+func readDepths(ctx context.Context, a *scaler) (map[queue.Function]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	now := time.Now()
+	if len(a.states) <= fewStates && now.Sub(a.readAll) < idleSweep {
+		return queue.DepthsOf(ctx, a.js, maps.Keys(a.states))
+	}
+	depths, err := queue.Depths(ctx, a.js)
+	if err == nil {
+		a.readAll = now
+	}
+	return depths, err
 }
 
 // recalled is what had no place before this instance acted, read under a lease.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -373,6 +374,14 @@ func TestPublishingTwiceQueuesOnce(t *testing.T) {
 	}
 	depths, err := queue.Depths(t.Context(), r.js)
 	if err != nil || len(depths) != 1 || depths[function] != 1 {
+		t.Fatalf("depths %v, %v", depths, err)
+	}
+	other := queue.Function{Namespace: "default", App: "app", Name: "other"}
+	depths, err = queue.DepthsOf(t.Context(), r.js, slices.Values([]queue.Function{other, function, function}))
+	if err != nil || len(depths) != 1 || depths[function] != 1 {
+		t.Fatalf("depths %v, %v", depths, err)
+	}
+	if depths, err = queue.DepthsOf(t.Context(), r.js, slices.Values([]queue.Function{other})); err != nil || len(depths) != 0 {
 		t.Fatalf("depths %v, %v", depths, err)
 	}
 }
