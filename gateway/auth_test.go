@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -154,6 +155,23 @@ func TestTokensExpireAndHaveRates(t *testing.T) {
 	} {
 		if status, kind := r.problemOf(t, http.MethodPost, "/v1/tokens", []byte(request), bearer(rootToken)); status != http.StatusBadRequest || kind != wire.KindInput {
 			t.Errorf("%s: %d %s", request, status, kind)
+		}
+	}
+}
+
+// TestImagesForDocker: registries' clients show a token as a password, when they are told to.
+func TestImagesForDocker(t *testing.T) {
+	_, r := newAuthRig(t)
+	reader := r.makeToken(t, `{"name":"reader","verbs":["read"]}`).Token
+	caller := r.makeToken(t, `{"name":"caller","verbs":["call"]}`).Token
+	for token, want := range map[string]int{reader: http.StatusOK, rootToken: http.StatusOK, caller: http.StatusForbidden, "frt_wrong": http.StatusUnauthorized, "": http.StatusUnauthorized} {
+		shown := http.Header{}
+		if token != "" {
+			shown.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("anybody:"+token)))
+		}
+		a := r.do(t, http.MethodGet, "/v2/", nil, shown)
+		if a.status != want || want == http.StatusUnauthorized && a.header.Get("Www-Authenticate") != `Basic realm="freshet"` {
+			t.Errorf("the token %q: %d %v %s", token, a.status, a.header, a.body)
 		}
 	}
 }

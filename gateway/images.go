@@ -19,6 +19,8 @@ import (
 const (
 	// maxBuild is the largest request for a build, in bytes: a Dockerfile, and secrets.
 	maxBuild = 4 << 20
+	// maxNaming is the largest request that says what an image's name means.
+	maxNaming = 1 << 10
 	// buildBeat is how often a build's answer that has nothing new to say says so: proxies end answers that are silent.
 	buildBeat = 15 * time.Second
 )
@@ -113,6 +115,43 @@ func (g *images) handleRemove(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// handleName has a registry's tag mean an image that is here. A build cannot say so itself: whoever builds is not who says what others'
+// images mean.
+func (g *images) handleName(w http.ResponseWriter, r *http.Request) {
+	err := permit(r.Context(), queue.Function{}) // others use it, in any namespace
+	var body []byte
+	if err == nil {
+		body, err = g.payloads.readAll(w, r, maxNaming, "what an image's name means")
+	}
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	name := blobs.WithTag(r.PathValue("image"))
+	var request struct {
+		Digest string `json:"digest"`
+	}
+	if err := decodeStrict(body, &request); err != nil {
+		g.refuse(w, r, badInput("body", string(body), `send {"digest": "sha256:…"}: `+err.Error()))
+		return
+	}
+	if !spec.ValidImageName(name) || !spec.NamesRegistry(name) {
+		g.refuse(w, r, badInput("image", name, "name a registry's image in full, such as docker.io/library/debian:12-slim"))
+		return
+	}
+	image, err := g.blobs.Images().Built(r.Context(), strings.TrimPrefix(request.Digest, "sha256:"))
+	if err != nil {
+		g.refuse(w, r, imageProblem(request.Digest, err))
+		return
+	}
+	image.Name = name
+	if err := g.blobs.Images().Put(r.Context(), image); err != nil {
+		g.refuse(w, r, unavailable("the blob store failed; try again", err))
+		return
+	}
+	g.respond(w, http.StatusOK, viewOf(image))
 }
 
 // userOf is a function that uses the image.

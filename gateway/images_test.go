@@ -78,11 +78,20 @@ func TestImagesOfTheGateway(t *testing.T) {
 		{http.MethodGet, "/v1/images", 200, `"name":"team/web:1.2"`},
 		{http.MethodGet, "/v1/images/team%2Fweb:1.2", 200, `"reference":"freshet-image://sha256:` + strings.Repeat("0", 64)},
 		{http.MethodGet, "/v1/images/web", 404, "no image web was built here"},
+		{http.MethodPut, "/v1/images/docker.io%2Flibrary%2Fdebian:12-slim", 200, `"name":"docker.io/library/debian:12-slim"`},
+		{http.MethodPut, "/v1/images/debian:12-slim", 400, "name a registry's image in full"},
+		{http.MethodGet, "/v1/images/docker.io%2Flibrary%2Fdebian:12-slim", 200, `"digest":"` + strings.Repeat("0", 64)},
+		{http.MethodGet, "/v2/library/debian/tags/list", 200, `["12-slim"]`},
+		{http.MethodGet, "/v2/library/debian/manifests/13", 404, "MANIFEST_UNKNOWN"},
+		{http.MethodGet, "/v2/library/debian/manifests/sha256:..", 404, "MANIFEST_UNKNOWN"},
+		{http.MethodGet, "/v2/library/debian/blobs/sha256:" + strings.Repeat("1", 64), 404, "BLOB_UNKNOWN"},
+		{http.MethodPost, "/v2/library/debian/blobs/uploads/", 405, "UNSUPPORTED"},
+		{http.MethodDelete, "/v1/images/docker.io%2Flibrary%2Fdebian:12-slim", 204, ""},
 		{http.MethodDelete, "/v1/images/team%2Fused", 409, "function demo.used uses the image"},
 		{http.MethodDelete, "/v1/images/team%2Fweb:1.2", 204, ""},
 		{http.MethodDelete, "/v1/images/team%2Fweb:1.2", 404, "no image"},
 	} {
-		if got := r.do(t, step.method, step.path, nil, nil); got.status != step.status || !strings.Contains(string(got.body), step.want) {
+		if got := r.do(t, step.method, step.path, []byte(`{"digest":"sha256:`+strings.Repeat("0", 64)+`"}`), nil); got.status != step.status || !strings.Contains(string(got.body), step.want) {
 			t.Errorf("%s %s: %d %s", step.method, step.path, got.status, got.body)
 		}
 	}

@@ -89,6 +89,7 @@ func (g *Gateway) adminRoutes() []route {
 		{"POST /v1/images/builds", verbDeploy, g.images.handleBuild, "Build an image and stream what the build says", namespace, plainJSON, 200, ndjson},
 		{"GET /v1/images", verbRead, g.images.handleList, "List the images that were built in the cluster", nil, "", 200, plainJSON},
 		{"GET /v1/images/{image}", verbRead, g.images.handleImage, "Show what an image's name means", nil, "", 200, plainJSON},
+		{"PUT /v1/images/{image}", verbAdmin, g.images.handleName, "Have a registry's tag mean an image that was built here", nil, plainJSON, 200, plainJSON},
 		{"DELETE /v1/images/{image}", verbDeploy, g.images.handleRemove, "Remove an image", nil, "", 204, ""},
 		{"GET /v1/tokens", verbAdmin, g.tokens.handleList, "List tokens", nil, "", 200, plainJSON},
 		{"POST /v1/tokens", verbAdmin, g.tokens.handleCreate, "Make a token", nil, plainJSON, 201, plainJSON},
@@ -109,6 +110,7 @@ func (g *Gateway) serveMux(version string) (http.Handler, error) {
 		return nil, err
 	}
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { g.respond(w, http.StatusOK, document) })
+	mux.Handle(registryPath, &registry{guard: g.guard, blobs: g.blobs})
 	mux.HandleFunc("GET /healthz", g.handleHealth)
 	mux.HandleFunc("GET /readyz", g.handleReady)
 	mux.Handle("GET /metrics", g.metrics.handler)

@@ -26,7 +26,7 @@ func newImage(env environment) *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newImageBuild(env), newImageList(env), newImageRemove(env))
+	cmd.AddCommand(newImageBuild(env), newImageList(env), newImageRemove(env), newImageBootstrap(env))
 	return cmd
 }
 

@@ -19,6 +19,9 @@ const (
 
 const algorithm = "sha256:"
 
+// dockerHub is what people call name.DefaultRegistry.
+const dockerHub = "docker.io"
+
 // reference is what names an image: one in a registry, or a file of the node.
 type reference struct {
 	// registry names it in a registry; nil for others.
@@ -106,7 +109,7 @@ func (r reference) onNode() bool { return r.registry == nil && r.blob == "" }
 
 // registryName is the name of a registry as references have it: Docker Hub has two.
 func registryName(host string) string {
-	if host == "docker.io" {
+	if host == dockerHub {
 		return name.DefaultRegistry
 	}
 	return host

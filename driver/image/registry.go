@@ -34,7 +34,7 @@ func (s *Store) sources(ref reference, auth Auth) []source {
 	}
 	keys := s.keychain(ref.registry, auth)
 	origin := ref.registry.Context()
-	var list []source
+	list := s.standIns(ref.registry)
 	for _, mirror := range s.config.Mirrors[origin.RegistryStr()] {
 		if repo, err := mirrored(mirror, origin.RepositoryStr()); err == nil { // checked when the store was opened
 			list = append(list, s.registry(repo, ref.registry, keys))

@@ -69,6 +69,13 @@ var compiledImageName = regexp.MustCompile(`^` + ImageNamePattern + `(?::[A-Za-z
 // ValidImageName tells whether an image in the cluster may be called so, with a tag or without.
 func ValidImageName(name string) bool { return len(name) <= 128 && compiledImageName.MatchString(name) }
 
+// NamesRegistry tells whether an image's name begins with a registry's host, such as "docker.io/library/debian:12-slim": an image in the
+// cluster that is called so stands for the registry's.
+func NamesRegistry(name string) bool {
+	host, _, found := strings.Cut(name, "/")
+	return found && strings.Contains(host, ".")
+}
+
 // checkBuild checks a build, and what else stands in its config.
 func checkBuild(c *checker, cfg Config) {
 	if cfg.Build == nil {
@@ -94,6 +101,9 @@ func checkBuild(c *checker, cfg Config) {
 	}
 	if !localPath(b.File) {
 		c.fail("build.file", b.File, "use a path in the context, such as \"docker/Dockerfile\"")
+	}
+	if NamesRegistry(b.Name) {
+		c.fail("build.name", b.Name, "leave out the registry's host: images that stand for a registry's are named by who runs the cluster (PUT /v1/images)")
 	}
 	if b.Name != "" && !ValidImageName(b.Name) {
 		c.fail("build.name", b.Name, "use lower-case words with '.', '_', '-' or '/' between, and a tag after ':' if there is one, such as \"team/web:1.2\"")
