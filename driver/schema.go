@@ -41,6 +41,15 @@ func taskConfigSpec() *hclspec.Spec {
 			"type":    hclspec.NewAttr("type", "string", true),
 			"default": attr("default", "string"),
 		})),
+		"schedule": hclspec.NewBlockList("schedule", hclspec.NewObject(map[string]*hclspec.Spec{
+			"name":      attr("name", "string"),
+			"cron":      attr("cron", "string"),
+			"time_zone": attr("time_zone", "string"),
+			"every":     attr("every", "string"),
+			"method":    attr("method", "string"),
+			"input":     attr("input", "string"),
+			"missed":    attr("missed", "string"),
+		})),
 		"handler": block("handler", map[string]*hclspec.Spec{
 			"type":  hclspec.NewAttr("type", "string", true),
 			"entry": attr("entry", "string"),

@@ -136,7 +136,7 @@ func (d *deploys) checkFunction(ctx context.Context, f spec.Function, namespace 
 	if f.Namespace != namespace {
 		return badInput("functions."+f.Name+".namespace", f.Namespace, "use the namespace of the address, "+namespace)
 	}
-	if err := f.Validate(); err != nil {
+	if err := jobs.CheckSpec(f); err != nil {
 		return &problem{Kind: wire.KindInput, Message: "function " + f.Name + ": " + err.Error()}
 	}
 	digest, ok := strings.CutPrefix(f.Code, "sha256:")

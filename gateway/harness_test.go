@@ -81,7 +81,7 @@ func (f fixed) Ready() bool { return true }
 
 func (f fixed) Entry(key queue.Function) (jobs.Entry, bool) {
 	function, ok := f[key]
-	return jobs.Entry{Spec: function, Job: function.JobID()}, ok
+	return jobs.Entry{Spec: function, Job: function.JobID(), Index: 1}, ok
 }
 
 func (f fixed) List() []jobs.Entry {

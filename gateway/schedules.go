@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
-	"github.com/freshet-dev/freshet/gateway/schedule"
+	"github.com/freshet-dev/freshet/internal/schedule"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
@@ -40,6 +40,9 @@ type scheduleRecord struct {
 	Seen time.Time `json:"seen"`
 	// Last is the call of the last tick.
 	Last string `json:"last_call,omitempty"`
+	// JobIndex is the modify index of the job whose spec has the schedule; 0 for one that was made here. Declared is when a gateway saw it.
+	JobIndex uint64    `json:"job_index,omitempty"`
+	Declared time.Time `json:"declared,omitzero"`
 
 	function queue.Function
 	name     string
@@ -99,12 +102,15 @@ func (s *schedules) follow(ctx context.Context, bucket jetstream.KeyValue) error
 	}
 	defer func() { _ = watcher.Stop() }() // fails only on a closed connection
 	known := make(map[string]scheduleRecord)
-	ticker := time.NewTicker(lookAtSchedules)
+	ticker, specs := time.NewTicker(lookAtSchedules), time.NewTicker(lookAtSpecs)
 	defer ticker.Stop()
+	defer specs.Stop()
+	loaded := false
 	for {
 		select {
 		case entry := <-watcher.Updates():
 			if entry == nil {
+				loaded = true
 				continue
 			}
 			delete(known, entry.Key())
@@ -123,10 +129,24 @@ func (s *schedules) follow(ctx context.Context, bucket jetstream.KeyValue) error
 					s.exchange.log.Warn().Err(err).Str("schedule", key).Msg("make the calls that are due; trying again")
 				}
 			}
+		case now := <-specs.C:
+			if !loaded || !s.functions.Ready() {
+				continue
+			}
+			if err := s.declare(ctx, declared{bucket, known, s.functions.List(), now}); err != nil && ctx.Err() == nil {
+				s.exchange.log.Warn().Err(err).Msg("make the schedules of functions' specs; trying again")
+			}
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// declare has the queue's time bounded: ticks wait for it.
+func (s *schedules) declare(ctx context.Context, d declared) error {
+	ctx, cancel := context.WithTimeout(ctx, tickWithin)
+	defer cancel()
+	return d.apply(ctx)
 }
 
 // tickWithin bounds how long the ticks of a schedule are seen to at once: the record may change meanwhile, and then it is looked at anew.
@@ -142,7 +162,7 @@ func (s *schedules) see(ctx context.Context, bucket jetstream.KeyValue, record s
 	defer cancel()
 	for _, tick := range ticks {
 		call, err := s.fire(ctx, record, tickCall(record, tick))
-		if p := asProblem(err); err != nil && (p.Kind == kindNotFound || p.Kind == kindConflict) {
+		if p := asProblem(err); err != nil && (p.Kind == kindNotFound || p.Kind == kindConflict || p.Kind == wire.KindInput) {
 			s.exchange.log.Warn().Err(err).Str("schedule", record.name).Msg("a tick passes without a call")
 			continue
 		}
@@ -181,10 +201,13 @@ func (s *schedules) fire(ctx context.Context, record scheduleRecord, call string
 	if function, err = s.pools.choose(ctx, function, nil, ""); err != nil {
 		return "", err
 	}
+	if err := checkMethod(function, record.Method); err != nil {
+		return "", err
+	}
 	now := time.Now()
 	key := queue.Function{Namespace: function.Namespace, App: function.App, Name: function.Name}
 	t := target{function: function, key: key, stats: s.metrics.of(key), began: now}
-	t.header.contentType = "application/json"
+	t.header.contentType, t.header.method = "application/json", record.Method
 	e := t.spawned()
 	e.Call, e.Body, e.Again = call, record.Input, true
 	s.hintDemand(t.key, t.stats, now)
@@ -285,6 +308,14 @@ func (s *schedules) handlePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	record, err := s.change(r, func(record *scheduleRecord) error {
+		if err := notDeclared(record); err != nil {
+			return err
+		}
+		if f, ok := s.functions.Get(record.function.Namespace, record.function.App, record.function.Name); ok {
+			if err := checkMethod(f, wanted.Method); err != nil {
+				return err
+			}
+		}
 		record.Schedule, record.Seen = wanted, wanted.Created
 		return nil
 	})
@@ -347,6 +378,9 @@ func (s *schedules) handleDelete(w http.ResponseWriter, r *http.Request) {
 	var key string
 	_, err := s.change(r, func(record *scheduleRecord) error {
 		key = scheduleKey(record.function, record.name)
+		if err := notDeclared(record); err != nil {
+			return err
+		}
 		return missing(record)
 	})
 	if err == nil {

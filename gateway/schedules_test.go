@@ -22,6 +22,7 @@ type scheduled struct {
 	Next   time.Time `json:"next"`
 	Last   string    `json:"last_call"`
 	Paused bool      `json:"paused"`
+	Cron   string    `json:"cron"`
 }
 
 func (r *rig) schedule(t *testing.T, method, path, body string, status int) scheduled {

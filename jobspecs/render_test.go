@@ -89,9 +89,18 @@ func calls(t *rapid.T, f *spec.Function) {
 	if rapid.Bool().Draw(t, "rate") {
 		f.Rate = spec.Rate{PerSecond: rapid.Float64Range(0.1, 1000).Draw(t, "per second"), Burst: rapid.IntRange(0, 1000).Draw(t, "burst")}
 	}
+	if rapid.Bool().Draw(t, "schedules of calls") {
+		f.Schedules = []spec.CallSchedule{
+			{Cron: "0 9 * * 1-5", TimeZone: "Europe/Berlin", Input: `{"q": "news"}`, Missed: "skip"},
+			{Name: "often", Every: spec.Duration(rapid.IntRange(1, 3600).Draw(t, "every")) * spec.Duration(time.Second)},
+		}
+	}
 	if rapid.Bool().Draw(t, "class") {
+		for i := range f.Schedules {
+			f.Schedules[i].Method = "embed"
+		}
 		f.Methods, f.Batching = []string{"embed", "classify"}, spec.Batching{}
-		f.Parameters = []spec.Parameter{{Name: "size", Type: spec.ParameterString}, {Name: "layers", Type: spec.ParameterInt, Default: new("3")}}
+		f.Parameters = []spec.Parameter{{Name: "size", Type: spec.ParameterString, Default: new("s")}, {Name: "layers", Type: spec.ParameterInt, Default: new("3")}}
 	}
 }
 

@@ -74,6 +74,9 @@ func Function(job *api.Job) (spec.Function, error) {
 	if err := f.Validate(); err != nil {
 		return f, fmt.Errorf("job %s: %w", value(job.ID), err)
 	}
+	if err := checkSchedules(f.Schedules); err != nil {
+		return f, fmt.Errorf("job %s: %w", value(job.ID), err)
+	}
 	if id := f.JobID(); id != value(job.ID) {
 		return f, fmt.Errorf("job %s: %w", value(job.ID), spec.FieldError{Field: "job id", Value: value(job.ID), Mend: "name the job " + id})
 	}

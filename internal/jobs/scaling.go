@@ -67,7 +67,7 @@ func scaling(policy *api.ScalingPolicy) (spec.Scaling, error) {
 		case "predict_period":
 			s.PredictPeriod, err = duration(raw)
 		case "schedule":
-			s.Schedules, err = schedules(raw)
+			s.Schedules, err = warmSchedules(raw)
 		default:
 			err = errors.New("no such field; remove it or mend its spelling")
 		}
@@ -87,8 +87,8 @@ func within(field string, raw any, err error) error {
 	return spec.FieldError{Field: field, Value: fmt.Sprint(raw), Mend: err.Error()}
 }
 
-// schedules reads the schedule blocks: Nomad's parser delivers a list, JSON may have a single object.
-func schedules(raw any) ([]spec.Schedule, error) {
+// warmSchedules reads the schedule blocks: Nomad's parser delivers a list, JSON may have a single object.
+func warmSchedules(raw any) ([]spec.Schedule, error) {
 	var blocks []map[string]any
 	switch list := raw.(type) {
 	case map[string]any:
@@ -108,7 +108,7 @@ func schedules(raw any) ([]spec.Schedule, error) {
 	}
 	var all []spec.Schedule
 	for i, block := range blocks {
-		one, err := schedule(fmt.Sprintf("scaling.policy.schedule[%d]", i), block)
+		one, err := warmSchedule(fmt.Sprintf("scaling.policy.schedule[%d]", i), block)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +117,7 @@ func schedules(raw any) ([]spec.Schedule, error) {
 	return all, nil
 }
 
-func schedule(field string, block map[string]any) (spec.Schedule, error) {
+func warmSchedule(field string, block map[string]any) (spec.Schedule, error) {
 	var s spec.Schedule
 	for name, raw := range block {
 		var err error

@@ -146,6 +146,8 @@ type Config struct {
 	Secrets []string `json:"secrets,omitempty"`
 	// Network is what the guest may reach.
 	Network Network `json:"network"`
+	// Schedules have the function called by a clock.
+	Schedules []CallSchedule `json:"schedule,omitempty"`
 	// Web is how the guest's own server is reached from outside, beside calls.
 	Web Web `json:"web"`
 }
@@ -294,6 +296,10 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MaxPending, DefaultMaxPending)
 	if c.Rate.PerSecond > 0 {
 		setDefault(&c.Rate.Burst, max(1, int(math.Ceil(min(c.Rate.PerSecond, MaxRate)))))
+	}
+	c.Schedules = slices.Clone(c.Schedules)
+	for i := range c.Schedules {
+		setDefault(&c.Schedules[i].Name, ScheduleName)
 	}
 	setDefault(&c.Retries.Backoff, 2)
 	setDefault(&c.Retries.Initial, Duration(time.Second))

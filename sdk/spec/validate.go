@@ -143,6 +143,7 @@ func (c *checker) config(cfg Config) {
 	checkBatching(c, cfg)
 	checkRate(c, cfg.Rate)
 	checkMethods(c, cfg.Methods)
+	checkCallSchedules(c, cfg)
 	checkParameters(c, cfg.Parameters)
 	c.retries(cfg.Retries)
 	checkSecrets(c, cfg)

@@ -3,6 +3,7 @@
 package schedule
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -39,6 +40,8 @@ type Schedule struct {
 	TimeZone string `json:"time_zone,omitempty"`
 	// Every is a period, counted from Created; one of Cron and Every is given.
 	Every spec.Duration `json:"every,omitempty"`
+	// Method is what to call of a class.
+	Method string `json:"method,omitempty"`
 	// Input is the calls' input.
 	Input json.RawMessage `json:"input,omitempty"`
 	// Missed is one of the Missed constants.
@@ -47,6 +50,30 @@ type Schedule struct {
 	Paused bool `json:"paused,omitempty"`
 	// Created is when it was made; no tick is due before.
 	Created time.Time `json:"created"`
+}
+
+// Of is the schedule that a function's spec has. It is made when a gateway first sees it, which says when.
+func Of(s spec.CallSchedule, created time.Time) Schedule {
+	made := Schedule{Cron: s.Cron, TimeZone: s.TimeZone, Every: s.Every, Method: s.Method, Missed: s.Missed, Created: created}
+	if s.Input != "" {
+		made.Input = json.RawMessage(s.Input)
+	}
+	return made
+}
+
+// Says tells whether two schedules make the same calls, whenever they were made and whether they are paused.
+func (s Schedule) Says(other Schedule) bool {
+	return s.Cron == other.Cron && s.TimeZone == other.TimeZone && s.Every == other.Every && s.Method == other.Method &&
+		s.Missed == other.Missed && compact(s.Input) == compact(other.Input)
+}
+
+// compact is JSON without its blanks, which are lost where a schedule is kept.
+func compact(text json.RawMessage) string {
+	var out bytes.Buffer
+	if json.Compact(&out, text) != nil {
+		return string(text)
+	}
+	return out.String()
 }
 
 // Check refuses a schedule that is wrong, with a spec.FieldError.
