@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
-	"github.com/freshet-dev/freshet/internal/schedule"
 	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/internal/schedule"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )

@@ -122,6 +122,14 @@ job "hello.greet" {
           max_delay = "60s"
         }
 
+        # Called by a clock, in place of or beside calls. cron is in time_zone (default UTC); every = "1h" is a period.
+        # schedule {
+        #   name      = "morning"
+        #   cron      = "0 9 * * 1-5"
+        #   time_zone = "Europe/Berlin"
+        #   input     = "{\"name\": \"world\"}"
+        # }
+
         # Freeze the worker after its enter hooks; later ones thaw instead of starting.
         snapshot {
           enabled = true
