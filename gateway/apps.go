@@ -31,6 +31,8 @@ type Jobs interface {
 	// a *wire.Error when the command, or the sandbox, does not start.
 	Exec(ctx context.Context, exec jobs.Exec) (int, error)
 	Sandbox(ctx context.Context, function spec.Function, use func(alloc string) error) error
+	// Usage asks what a worker uses of its node.
+	Usage(ctx context.Context, namespace, alloc string) (jobs.Usage, error)
 	// Stop stops a function's job.
 	Stop(ctx context.Context, namespace, job string) error
 	// Restart replaces the workers of a function's job that run, and returns how many: each finishes its calls while another one starts.

@@ -205,6 +205,10 @@ func (r *registered) Sandbox(_ context.Context, f spec.Function, use func(string
 	return use(f.JobID() + "-fresh")
 }
 
+func (r *registered) Usage(context.Context, string, string) (jobs.Usage, error) {
+	return jobs.Usage{CPU: 50, Memory: 1 << 20}, nil
+}
+
 func (r *registered) Stop(_ context.Context, _, job string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

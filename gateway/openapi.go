@@ -50,6 +50,7 @@ func parameterTexts() map[string]string {
 		"tty":       "true runs it in a terminal",
 		"rows":      "The terminal's height, in characters",
 		"columns":   "The terminal's width, in characters",
+		"usage":     "true asks the nodes what processor and memory the workers use",
 		"fresh":     "true starts a sandbox for it though a worker runs",
 		"number":    "The number of a deploy. Default the one before the last",
 	}

@@ -77,7 +77,7 @@ func (g *Gateway) adminRoutes() []route {
 		{"GET /v1/functions", verbRead, g.handleFunctions, "List functions", namespace, "", 200, plainJSON},
 		{"GET /v1/functions/{app}/{function}", verbRead, g.handleFunction, "Show a function", namespace, "", 200, plainJSON},
 		{"GET /v1/functions/{app}/{function}/logs", verbRead, g.logs.handleLogs, "Stream log lines", []string{"namespace", "follow", "since", "tail", "call"}, "", 200, ndjson},
-		{"GET /v1/workers", verbRead, g.handleWorkers, "List live workers", []string{"namespace", "app", "function"}, "", 200, plainJSON},
+		{"GET /v1/workers", verbRead, g.handleWorkers, "List live workers", []string{"namespace", "app", "function", "usage"}, "", 200, plainJSON},
 		{"GET /v1/workers/{id}/exec", verbExec, g.execs.handleWorkerExec, "Run a command in a worker, over a WebSocket", []string{"command", "tty", "rows", "columns"}, "", 101, ""},
 		{"GET /v1/functions/{app}/{function}/exec", verbExec, g.execs.handleFunctionExec, "Run a command in one of a function's workers, or in a fresh sandbox, over a WebSocket", []string{"namespace", "command", "tty", "rows", "columns", "fresh"}, "", 101, ""},
 		{"PUT /v1/apps/{app}", verbDeploy, g.deploys.handleDeploy, "Deploy an app's manifest", []string{"namespace", "plan", "warm", "message", "commit", "ephemeral", "strategy"}, plainJSON, 200, plainJSON},

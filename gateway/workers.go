@@ -167,7 +167,7 @@ func (g *Gateway) buryWorkers(ctx context.Context) {
 
 // handleWorkers lists the live workers.
 func (g *Gateway) handleWorkers(w http.ResponseWriter, r *http.Request) {
-	query, err := parseQuery(r.URL.RawQuery, "namespace", "app", "function")
+	query, err := parseQuery(r.URL.RawQuery, "namespace", "app", "function", "usage")
 	if err != nil {
 		g.refuse(w, r, err)
 		return
@@ -180,5 +180,13 @@ func (g *Gateway) handleWorkers(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	g.respond(w, http.StatusOK, g.workers.list(namespaceOf(query), of.App, of.Name))
+	list := g.workers.list(namespaceOf(query), of.App, of.Name)
+	switch wanted := query.Get("usage"); wanted {
+	case "", "false":
+		g.respond(w, http.StatusOK, list)
+	case "true":
+		g.respond(w, http.StatusOK, g.execs.usage(r.Context(), list))
+	default:
+		g.refuse(w, r, badInput("query parameter usage", wanted, "use true or false"))
+	}
 }

@@ -51,6 +51,9 @@ not run, and bundles the local modules that it imports. Uploads that and registe
 app had before and has no more are stopped.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
 			api, err := env.api(o.addr)
 			if err != nil {
 				return err
@@ -95,6 +98,14 @@ func (o *deployOptions) addBuildFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.image, "image", "", "the image of Python functions that name none, or dockerfile:PATH")
 	cmd.Flags().BoolVar(&o.rebuild, "rebuild", false, "build images of Dockerfiles again, each step")
 	cmd.Flags().StringVar(&o.buildNetwork, "build-network", "", "what steps of Dockerfiles reach: bridge, none, or host where nodes allow it (default: bridge)")
+}
+
+// check refuses what no node can run.
+func (o *deployOptions) check(cmd *cobra.Command) error {
+	if o.arch != "" && o.arch != "amd64" && o.arch != "arm64" {
+		return usagef(cmd, "--arch %s: use amd64 or arm64, as the cluster's nodes are", o.arch)
+	}
+	return nil
 }
 
 // deployed is the gateway's answer.

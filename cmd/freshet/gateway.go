@@ -166,6 +166,11 @@ func (n nomadJobs) Sandbox(ctx context.Context, function spec.Function, use func
 	return jobs.Sandbox(ctx, n.nomad, job, function.WithDefaults(), use)
 }
 
+// Usage implements gateway.Jobs.
+func (n nomadJobs) Usage(ctx context.Context, namespace, alloc string) (jobs.Usage, error) {
+	return jobs.UsageOf(ctx, n.nomad, namespace, alloc)
+}
+
 // Stop implements gateway.Jobs.
 func (n nomadJobs) Stop(ctx context.Context, namespace, job string) error {
 	return jobs.Stop(ctx, n.nomad, namespace, job)

@@ -33,6 +33,9 @@ not touched. Without FUNCTION the app must have one only. Exit code 3 says that 
   freshet run app.py hello '{"name":"Ada"}' -v`,
 		Args: args(cobra.MaximumNArgs(3)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
 			source, function := ".", ""
 			if len(given) > 0 {
 				source = given[0]

@@ -28,6 +28,9 @@ Ctrl-C removes the app again. What is deployed under the app's own name is not t
   freshet serve app.py --as hello-ada`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
 			source := "."
 			if len(given) == 1 {
 				source = given[0]

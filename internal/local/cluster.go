@@ -28,8 +28,13 @@ type Cluster struct {
 	processes []*process // in the order of their start
 }
 
-// workerGrace is how long workers may go on with their calls when the cluster stops; what is left stays queued.
-const workerGrace = 10 * time.Second
+// workerGrace is how long workers may go on with their calls when the cluster stops; what is left stays queued. gatewayGrace is how long
+// requests may go on: whoever waits for a call asks again, and one who follows a log would wait for ever. Together they are what a
+// person at Ctrl-C waits at most.
+const (
+	workerGrace  = 2500 * time.Millisecond
+	gatewayGrace = time.Second
+)
 
 // Start starts all components of the state directory. They wait for each other by themselves; Ready tells when all are
 // there. Stop it.
@@ -72,7 +77,7 @@ func (c *Cluster) commands(nomadConfig string) []command {
 				"--web-domain", s.Domain, "--tls-listen", s.TLS, "--tls-dir", s.path("tls"),
 			},
 			env:        append(natsUser(s, queue.RoleGateway), "FRESHET_ROOT_TOKEN="+s.Token, "FRESHET_CALLBACK_SECRET="+s.CallbackSecret),
-			stopSignal: syscall.SIGTERM, grace: 15 * time.Second,
+			stopSignal: syscall.SIGTERM, grace: gatewayGrace,
 		},
 		{
 			name: "autoscaler", path: c.programs.Freshet,

@@ -40,12 +40,36 @@ func run(m *testing.M) int {
 	if code != 0 {
 		shared.TellLogs(os.Stderr)
 	}
-	// Not Stop, which bounds the time that it takes: calls here go on though they are cancelled, until their workers are killed.
-	if out, err := shared.Freshet("down"); err != nil {
-		fmt.Fprintln(os.Stderr, err, out)
+	if err := stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return code
+}
+
+// stopLimit is how long a person waits at Ctrl-C at most, though calls go on and somebody follows a log: 5 s where nothing else runs.
+const stopLimit = 10 * time.Second
+
+// stop ends the cluster while a call runs in it that would go on, and somebody follows what that writes.
+func stop() error {
+	if err := putBox("stopped", "docker-archive:"+os.Getenv("FRESHET_PYTHON_IMAGE")); err != nil {
+		return err
+	}
+	follow := exec.Command(filepath.Join(shared.Bin, "freshet"), "logs", "-f", "stopped.run")
+	follow.Env = append(os.Environ(), "FRESHET_STATE="+shared.Dir)
+	if err := follow.Start(); err != nil {
+		return err
+	}
+	began := time.Now()
+	out, err := shared.Freshet("down")
+	_ = follow.Wait() // its gateway has gone
+	if took := time.Since(began); err == nil && took > stopLimit {
+		err = fmt.Errorf("freshet down took %s", took)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // goSetting is one of the Go command's.
