@@ -64,6 +64,8 @@ type Config struct {
 	NATS NATSConfig `codec:"nats"`
 	// Nomad is how secrets are read. Needed for tasks that have some.
 	Nomad NomadConfig `codec:"nomad"`
+	// Gateway is how functions call others. Without it they cannot.
+	Gateway GatewayConfig `codec:"gateway"`
 	// Snapshots bounds the node's snapshot store, Images its images, Network what tasks reach, Ahead what is made ahead of need.
 	Snapshots SnapshotsConfig `codec:"snapshots"`
 	Images    ImagesConfig    `codec:"images"`
@@ -78,6 +80,12 @@ type NATSConfig struct {
 	URL      string `codec:"url"`
 	User     string `codec:"user"`
 	Password string `codec:"password"`
+}
+
+// GatewayConfig is a gateway's address, and a token with the verb call where it asks for one. Functions never see either.
+type GatewayConfig struct {
+	URL   string `codec:"url"`
+	Token string `codec:"token"`
 }
 
 // SnapshotsConfig bounds the snapshot store, and says how it is shared.
@@ -175,6 +183,10 @@ func configSpec() *hclspec.Spec {
 			"ca_cert":     attr("ca_cert", "string"),
 			"client_cert": attr("client_cert", "string"),
 			"client_key":  attr("client_key", "string"),
+		}),
+		"gateway": block("gateway", map[string]*hclspec.Spec{
+			"url":   hclspec.NewAttr("url", "string", true),
+			"token": attr("token", "string"),
 		}),
 		"snapshots": block("snapshots", map[string]*hclspec.Spec{
 			"max_bytes":        attr("max_bytes", "number"),

@@ -65,6 +65,9 @@ func (s *starter) plan(ctx context.Context, id string, cfg *drivers.TaskConfig, 
 		NATS:  handoff.NATS{URL: s.config.NATS.URL, User: s.config.NATS.User, Password: s.config.NATS.Password},
 		Runsc: s.config.Runsc, Platform: s.config.Platform, SharedDir: filepath.Join(s.config.DataDir, sharedDir),
 	}
+	if g := s.config.Gateway; g.URL != "" {
+		p.task.Gateway = &handoff.Gateway{URL: g.URL, Token: g.Token}
+	}
 	if p.task.Program, err = s.program(cfg, config, pulled); err != nil {
 		return p, err
 	}

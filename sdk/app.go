@@ -20,8 +20,6 @@ const GuestEnv = "FRESHET_GUEST"
 type App struct {
 	name      string
 	functions []*function
-	// arguments are the values of the parameters that this worker is made with, as JSON.
-	arguments string
 }
 
 // function is one of an app's functions: its spec and its code.
@@ -35,17 +33,34 @@ type function struct {
 	together batcher
 	// methods are set in place of plain for a class.
 	methods map[string]method
+	// instance makes what a guest of a class holds, by the values of its parameters, and its hooks; nil for what is no class.
+	instance func(arguments string) (self any, own hooks)
 	// broken is what is wrong with the function's code, for the deploy to tell.
 	broken error
 	// snapshot says that the Snapshot option was given.
 	snapshot bool
 }
 
+// hooks run in turns of a guest's life.
 type hooks struct {
+	set          func() error // the values of a class's parameters, before enter
 	enter        func(context.Context) error
 	beforeFreeze func(context.Context) error
 	afterThaw    func(context.Context) error
 	exit         func(context.Context) error
+}
+
+// over are the hooks, and the others where there is none.
+func (h hooks) over(others hooks) hooks {
+	for _, hook := range []struct{ own, other *func(context.Context) error }{
+		{&h.enter, &others.enter}, {&h.beforeFreeze, &others.beforeFreeze}, {&h.afterThaw, &others.afterThaw}, {&h.exit, &others.exit},
+	} {
+		if *hook.own == nil {
+			*hook.own = *hook.other
+		}
+	}
+	h.set = others.set
+	return h
 }
 
 // handler runs the user's code for one call.
@@ -110,7 +125,12 @@ func (a *App) add(name string, f *function, options []Option) {
 	for _, option := range options {
 		option(f)
 	}
-	if f.hooks.enter != nil && !f.snapshot {
+	loads := f.hooks.enter != nil
+	if f.instance != nil {
+		_, own := f.instance("")
+		loads = loads || own.enter != nil
+	}
+	if loads && !f.snapshot {
 		f.spec.Snapshot.Enabled = true
 	}
 	a.functions = append(a.functions, f)
@@ -127,10 +147,9 @@ func (a *App) main() int {
 	case os.Getenv(spec.ManifestEnv) == "1":
 		return report(a.printManifest())
 	case os.Getenv(GuestEnv) == "1":
-		a.arguments = os.Getenv(spec.ArgumentsEnv)
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		return report(a.serveStdio(ctx))
+		return report(a.serveStdio(ctx, os.Getenv(spec.ArgumentsEnv)))
 	}
 	fmt.Fprintf(os.Stderr, "This program is the freshet app %q. Deploy it with:\n\n  freshet deploy DIR\n\nwhere DIR is the folder of its main package. Its functions:\n", a.name)
 	for _, f := range a.functions {

@@ -13,10 +13,7 @@ import (
 )
 
 // ClassOf is a function with methods, and something that its workers hold for them.
-type ClassOf[T any] struct {
-	self     *T
-	function *function
-}
+type ClassOf[T any] struct{ function *function }
 
 // Class adds a function whose workers hold a T, such as a model that was loaded. Its methods are added by [Method], and run in the same
 // workers. T, as a pointer, may have hooks, each with a context and returning an error: Enter, BeforeFreeze, AfterThaw and Exit, which
@@ -26,38 +23,40 @@ type ClassOf[T any] struct {
 // has workers of its own. They are set before Enter. Strings, int, int64, bool and []byte can be parameters; a further tag
 // `default:"value"` is for calls that give none.
 func Class[T any](app *App, name string, options ...Option) *ClassOf[T] {
-	class := &ClassOf[T]{self: new(T), function: &function{methods: make(map[string]method)}}
+	class := &ClassOf[T]{function: &function{methods: make(map[string]method)}}
 	f := class.function
 	parameters, err := parametersOf(reflect.TypeFor[T]())
 	f.spec.Parameters, f.broken = parameters, err
-	if hook, ok := any(class.self).(interface{ Enter(context.Context) error }); ok {
-		f.hooks.enter = hook.Enter
-	}
-	if hook, ok := any(class.self).(interface {
-		BeforeFreeze(context.Context) error
-	}); ok {
-		f.hooks.beforeFreeze = hook.BeforeFreeze
-	}
-	if hook, ok := any(class.self).(interface{ AfterThaw(context.Context) error }); ok {
-		f.hooks.afterThaw = hook.AfterThaw
-	}
-	if hook, ok := any(class.self).(interface{ Exit(context.Context) error }); ok {
-		f.hooks.exit = hook.Exit
+	f.instance = func(arguments string) (any, hooks) {
+		self := new(T)
+		own := hooksOf(self)
+		if len(parameters) > 0 && arguments != "" {
+			own.set = func() error { return setParameters(reflect.ValueOf(self).Elem(), arguments) }
+		}
+		return self, own
 	}
 	app.add(name, f, options)
-	if len(parameters) > 0 {
-		enter := f.hooks.enter
-		f.hooks.enter = func(ctx context.Context) error {
-			if err := setParameters(reflect.ValueOf(class.self).Elem(), app.arguments); err != nil {
-				return err
-			}
-			if enter == nil {
-				return nil
-			}
-			return enter(ctx)
-		}
-	}
 	return class
+}
+
+// hooksOf are the hooks that a class has as methods.
+func hooksOf(self any) hooks {
+	var own hooks
+	if hook, ok := self.(interface{ Enter(context.Context) error }); ok {
+		own.enter = hook.Enter
+	}
+	if hook, ok := self.(interface {
+		BeforeFreeze(context.Context) error
+	}); ok {
+		own.beforeFreeze = hook.BeforeFreeze
+	}
+	if hook, ok := self.(interface{ AfterThaw(context.Context) error }); ok {
+		own.afterThaw = hook.AfterThaw
+	}
+	if hook, ok := self.(interface{ Exit(context.Context) error }); ok {
+		own.exit = hook.Exit
+	}
+	return own
 }
 
 // Method adds a method to a class under a name: fn is a method expression, such as (*Model).Embed, or any function like it. Inputs and
@@ -72,7 +71,10 @@ func Method[T, In, Out any](class *ClassOf[T], name string, fn func(*T, context.
 		f.broken = errors.Join(f.broken, fmt.Errorf("method %s: %w", name, wrong))
 	}
 	f.methods[name] = method{
-		run:   adapt(func(ctx context.Context, in In) (Out, error) { return fn(class.self, ctx, in) }),
+		run: adapt(func(ctx context.Context, in In) (Out, error) {
+			self, _ := from(ctx).guest.self.(*T) // which the guest made by this class
+			return fn(self, ctx, in)
+		}),
 		reads: reads[In](),
 	}
 	f.spec.Methods = slices.Sorted(maps.Keys(f.methods))

@@ -74,8 +74,7 @@ func TestClassHasItsParametersBeforeItEnters(t *testing.T) {
 		t.Fatal(err)
 	}
 	app := newClassApp()
-	app.arguments = pool.Env[spec.ArgumentsEnv]
-	h := serve(t, app).greet("model")
+	h := serve(t, app, pool.Env[spec.ArgumentsEnv]).greet("model")
 	call := attempt("a")
 	call.Method = "describe"
 	h.send(wire.TypeCall, 1, call, `"!"`)

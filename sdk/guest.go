@@ -18,23 +18,26 @@ import (
 
 // serveStdio serves calls on the process's standard streams. What the program prints on standard output goes to standard
 // error from here on, so that it cannot break the protocol.
-func (a *App) serveStdio(ctx context.Context) error {
+func (a *App) serveStdio(ctx context.Context, arguments string) error {
 	protocol, err := takeStdout()
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, os.Stdin, protocol)
+	return a.Serve(ctx, os.Stdin, protocol, arguments)
 }
 
-// serve speaks the protocol of package wire until the host closes the input or asks for the end.
-func (a *App) serve(ctx context.Context, in io.Reader, out io.Writer) error {
+// Serve is a guest that speaks the protocol of package wire, until the host closes the input or asks for the end. Arguments are the values
+// of a class's parameters, a JSON object. [App.Main] serves on the process's own streams; package freshettest needs no process.
+// An app may be served several times at once: each guest of a class has a T of its own.
+func (a *App) Serve(ctx context.Context, in io.Reader, out io.Writer, arguments string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := &guest{app: a, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc), batches: make(map[uint64]*batch)}
-	g.bodies = stream.NewBodies(g.writer)
-	g.streams = stream.NewAcceptor(g.writer, g.bodies.Serve)
+	g := &guest{app: a, arguments: arguments, writer: wire.NewWriter(out), cancels: make(map[uint64]context.CancelCauseFunc), batches: make(map[uint64]*batch)}
+	g.bodies, g.dials = stream.NewBodies(g.writer), stream.NewDials(g.writer)
+	g.streams = stream.NewAcceptor(g.writer, g.accept)
 	err := g.run(ctx, wire.NewReader(in, 0))
 	cancel()
+	g.dials.End()
 	g.streams.Close(err)
 	g.readers.Wait()
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
@@ -45,9 +48,16 @@ func (a *App) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 
 // guest is a session with the host.
 type guest struct {
-	app      *App
-	function *function
-	writer   *wire.Writer
+	app       *App
+	arguments string
+	function  *function
+	// self is what the guest of a class holds; hooks are the guest's.
+	self   any
+	hooks  hooks
+	writer *wire.Writer
+	// dials are the connections to the gateway; reaches says that the host makes them.
+	dials   *stream.Dials
+	reaches bool
 	// bodies are the inputs and outputs that are too large for a message, streams what they come by.
 	bodies  *stream.Bodies
 	streams *stream.Acceptor
@@ -168,12 +178,22 @@ func (g *guest) hello(ctx context.Context, msg wire.Message) error {
 	if !ok {
 		return g.fail(fmt.Errorf("the program has no function %q: the job's handler.entry must name one", hello.Entry))
 	}
-	g.function = function
+	g.function, g.hooks, g.reaches = function, function.hooks, hello.Gateway
+	if function.instance != nil {
+		var own hooks
+		g.self, own = function.instance(g.arguments)
+		g.hooks = g.hooks.over(own)
+	}
 	if hello.Payloads {
 		g.most = hello.MaxPayload
 	}
 	g.setIdentity(hello.Identity)
-	return g.hook(ctx, function.hooks.enter)
+	if g.hooks.set != nil {
+		if err := g.hooks.set(); err != nil {
+			return g.fail(err)
+		}
+	}
+	return g.hook(ctx, g.hooks.enter)
 }
 
 // hook runs a hook and tells the host whether it worked.
@@ -188,7 +208,7 @@ func (g *guest) hook(ctx context.Context, hook func(context.Context) error) erro
 
 // exit runs the last hook.
 func (g *guest) exit(ctx context.Context) error {
-	hook := g.function.hooks.exit
+	hook := g.hooks.exit
 	if hook == nil {
 		return nil
 	}
@@ -328,11 +348,12 @@ func (g *guest) cancel(msg wire.Message) error {
 // freeze makes the process quiet: no calls, no garbage, and nothing written after Frozen.
 func (g *guest) freeze(ctx context.Context) error {
 	g.calls.Wait()
-	if hook := g.function.hooks.beforeFreeze; hook != nil {
+	if hook := g.hooks.beforeFreeze; hook != nil {
 		if err := protect(func() error { return hook(g.context(ctx, "", 0, 0)) }); err != nil {
 			return g.fail(err)
 		}
 	}
+	g.dials.Close()
 	debug.FreeOSMemory() // what the snapshot does not hold need not be thawed
 	return g.writer.Write(wire.TypeFrozen, 0, nil, nil)
 }
@@ -345,7 +366,7 @@ func (g *guest) thawed(ctx context.Context, msg wire.Message) error {
 	}
 	g.setIdentity(meta.Identity)
 	reseed(meta.Entropy)
-	return g.hook(ctx, g.function.hooks.afterThaw)
+	return g.hook(ctx, g.hooks.afterThaw)
 }
 
 func (g *guest) setIdentity(identity wire.Identity) {

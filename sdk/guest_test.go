@@ -26,13 +26,13 @@ type host struct {
 }
 
 // serve runs the app's guest until the test ends.
-func serve(t *testing.T, app *App) *host {
+func serve(t *testing.T, app *App, arguments ...string) *host {
 	t.Helper()
 	toGuest, in := io.Pipe()
 	fromGuest, out := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := app.serve(t.Context(), toGuest, out)
+		err := app.Serve(t.Context(), toGuest, out, strings.Join(arguments, ""))
 		ended <- errors.Join(err, out.Close())
 	}()
 	h := &host{t: t, write: wire.NewWriter(in), read: wire.NewReader(fromGuest, 0)}

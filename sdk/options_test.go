@@ -18,7 +18,7 @@ func everyOption() []Option {
 		Scale(1, 2), TargetInflight(1), Buffer(1), ScaledownWindow(1), ZeroWindow(1), BacklogTarget(1), StartsPerMinute(1),
 		PredictPeriod(1), Warm("* * * * *", "UTC", time.Hour, 1), Drain(1), Timeout(1), StartupTimeout(1), Concurrency(1), MaxPending(1),
 		MaxRunning(1), QueueTimeout(1), CancelOnDisconnect(), Rate(1, 1), Retries(1, 1, 1), RetryDelay(1), RetryOn(wire.KindUser),
-		SnapshotGPU(), Egress("10.0.0.0/8"), Image("i"), ImageAuth("s", "u", "p"), ImagePull(1, true), WorkDir("/w"), Hostname("h"),
+		SnapshotGPU(), Secrets("s"), Egress("10.0.0.0/8"), Image("i"), ImageAuth("s", "u", "p"), ImagePull(1, true), WorkDir("/w"), Hostname("h"),
 		ReadonlyRoot(), Writable(spec.MediumDisk, 1), Capabilities("c"), Processes(1), SharedMemory(1), Ulimit("nofile", "1"),
 		CPUHardLimit(), MemoryHardLimit(1), Ports("p"), NetworkMode("none"), DNS("1.1.1.1"), DNSSearch([]string{"d"}, []string{"o"}),
 		Host("h", "1.1.1.1"), Mount("/a", "/b"), Scratch("/s", 1), Secrets("db"), Cron("0 9 * * *", "UTC"), Every(time.Hour),

@@ -238,7 +238,7 @@ func (w *Worker) hello(ctx context.Context) error {
 	}
 	answer, err := w.guest.ask(ctx, wire.TypeHello, wire.Hello{
 		MinVersion: wire.MinVersion, Version: wire.Version, Identity: w.task.Identity,
-		Entry: entry, Concurrency: w.task.Config.Concurrency, MaxPayload: maxPayload, Payloads: w.task.Blobs != "",
+		Entry: entry, Concurrency: w.task.Config.Concurrency, MaxPayload: maxPayload, Payloads: w.task.Blobs != "", Gateway: w.task.Gateway != nil,
 	}, wire.TypeWelcome)
 	if err != nil {
 		return fmt.Errorf("greet guest: %w", err)

@@ -32,9 +32,11 @@ type guest struct {
 	payloads *payloads
 	// takesLarge says that inputs may come by streams.
 	takesLarge bool
-	life       context.Context //nolint:containedctx // what moves payloads ends with the guest
-	leave      context.CancelFunc
-	reading    sync.WaitGroup
+	// outward takes the guest's own calls; nil where it may make none.
+	outward *outward
+	life    context.Context //nolint:containedctx // what moves payloads ends with the guest
+	leave   context.CancelFunc
+	reading sync.WaitGroup
 
 	// answers are the messages about the whole guest. A guest that sends what nobody asked for fills it and is cut off.
 	answers chan wire.Message
@@ -101,6 +103,13 @@ func openGuest(ctx context.Context, s *sandbox.Sandbox, task handoff.Task, group
 	}
 	g.streams, g.payloads = stream.NewOpener(g.writer), payloads
 	g.life, g.leave = context.WithCancel(context.WithoutCancel(ctx))
+	if g.outward, err = openOutward(g.life, task); err != nil {
+		g.leave()
+		err = errors.Join(err, s.Destroy())
+		control.Close()
+		closeStreams(s)
+		return nil, err
+	}
 	g.reading.Go(func() { g.read(wire.NewReader(s.Stdout, maxPayload)) })
 	g.reading.Go(func() { logs.copyLines(s.Stderr, g.only) })
 	return g, nil
@@ -142,6 +151,12 @@ func (g *guest) dispatch(msg wire.Message) error {
 		return g.end(msg.Call, outcome{err: failure})
 	case wire.TypeLarge:
 		return g.large(msg)
+	case wire.TypeDial:
+		if g.outward == nil {
+			return fmt.Errorf("%w: a connection to the gateway was asked for, and none was offered", wire.ErrType)
+		}
+		g.outward.dial(g, msg.Call)
+		return nil
 	case wire.TypeLog:
 		return g.log(msg)
 	case wire.TypeYield:
@@ -399,6 +414,8 @@ func (g *guest) lost(ctx context.Context, err error) error {
 func (g *guest) close() error {
 	g.control.Close()
 	err := g.sandbox.Destroy()
+	g.leave()
+	g.outward.close()
 	g.reading.Wait()
 	closeStreams(g.sandbox)
 	return err

@@ -45,6 +45,8 @@ type Task struct {
 	Logs Logs `json:"logs"`
 	// NATS is how to reach the queue.
 	NATS NATS `json:"nats"`
+	// Gateway takes the calls that the guest makes; nil where it may make none.
+	Gateway *Gateway `json:"gateway,omitempty"`
 	// Runsc is the path of the pinned runsc binary, Platform its --platform, SharedDir what gVisor shares between the
 	// node's sandboxes.
 	Runsc     string `json:"runsc"`
@@ -171,6 +173,12 @@ type NATS struct {
 	URL      string `json:"url"`
 	User     string `json:"user,omitempty"`
 	Password string `json:"password,omitempty"`
+}
+
+// Gateway is where the guest's own calls go, and what is shown there.
+type Gateway struct {
+	URL   string `json:"url"`
+	Token string `json:"token,omitempty"`
 }
 
 // Snapshots is the node's snapshot store and this task's key in it.

@@ -75,6 +75,10 @@ plugin "freshet-driver" {
     nomad {
       address = "http://127.0.0.1:{{.Ports.NomadHTTP}}"
     }
+    gateway {
+      url   = {{printf "%q" .Gateway}}
+      token = {{printf "%q" .Token}}
+    }
     nats {
       url      = {{printf "%q" .NATS}}
       user     = "worker"
@@ -85,8 +89,8 @@ plugin "freshet-driver" {
 `
 
 type nomadValues struct {
-	Ports                                                               Ports
-	DataDir, PluginDir, DriverDir, Runsc, Worker, Blobs, NATS, Password string
+	Ports                                                                               Ports
+	DataDir, PluginDir, DriverDir, Runsc, Worker, Blobs, NATS, Password, Gateway, Token string
 	// CgroupParent keeps the tasks of this state directory apart from those of others on the machine.
 	CgroupParent string
 	AheadMB      int
@@ -119,7 +123,7 @@ func (s *State) writeNomadConfig(programs Programs, role string) (string, error)
 	}
 	config, err := renderNomad(nomadValues{
 		Ports: s.Ports, DataDir: s.path("nomad"), PluginDir: pluginDir, DriverDir: s.DriverDir(),
-		Runsc: programs.Runsc, Worker: programs.Worker, Blobs: s.Blobs(), NATS: s.NATS(), Password: role,
+		Runsc: programs.Runsc, Worker: programs.Worker, Blobs: s.Blobs(), NATS: s.NATS(), Password: role, Gateway: s.Gateway(), Token: s.Token,
 		CgroupParent: s.cgroupParent(), AheadMB: aheadMB,
 	})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	freshet "github.com/freshet-dev/freshet/sdk"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
@@ -65,6 +66,29 @@ func New(address string, options ...Option) *Client {
 	return c
 }
 
+// Inside makes a client for functions that call others: it reaches the cluster by the worker that runs its caller, with no address, token or
+// network. Use it with the context that the function was given. One client serves all functions and calls of a program.
+func Inside(options ...Option) *Client {
+	transport := &http.Transport{
+		DisableKeepAlives: true, // a connection costs little here, and must not outlive a freeze
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return freshet.DialGateway(ctx) },
+	}
+	return New("http://gateway", append([]Option{HTTPClient(&http.Client{Transport: deployedAs{transport}})}, options...)...)
+}
+
+// deployedAs sends the calls of a trial's functions to those of the same trial.
+type deployedAs struct{ http.RoundTripper }
+
+func (d deployedAs) RoundTrip(r *http.Request) (*http.Response, error) {
+	const functions = "/v1/functions/"
+	app, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, functions), "/")
+	if as := freshet.DeployedAs(r.Context(), app); as != app && strings.HasPrefix(r.URL.Path, functions) {
+		r = r.Clone(r.Context())
+		r.URL.Path, r.URL.RawPath = functions+as+"/"+rest, ""
+	}
+	return d.RoundTripper.RoundTrip(r)
+}
+
 // Error is a call that ended without a result: the function's own error or the platform's. errors.As finds it, and errors.Is
 // with a *wire.Error of a kind tells the kinds apart.
 type Error struct {
@@ -108,6 +132,8 @@ type Request struct {
 	Key string
 	// Keep is how long the result of a spawned call is kept, at most 7 days. Default 7 days.
 	Keep time.Duration
+	// Callback is an address such as https://example.com/done that is told, by a POST, when a spawned call has ended.
+	Callback string
 	// CancelWithContext has Do cancel the call when its context ends; without it a call that has begun runs to its end.
 	CancelWithContext bool
 
@@ -249,6 +275,9 @@ func (c *Client) newRequest(ctx context.Context, method, address string, request
 	}
 	if request.Keep > 0 {
 		httpRequest.Header.Set("Freshet-Keep", request.Keep.String())
+	}
+	if request.Callback != "" {
+		httpRequest.Header.Set("Freshet-Callback", request.Callback)
 	}
 	if until, ok := ctx.Deadline(); ok && request.timed {
 		httpRequest.Header.Set("Freshet-Timeout", min(max(time.Until(until), time.Millisecond), longestWait).String())

@@ -6,27 +6,30 @@ import (
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
+// failure is Error by a name that a field can have beside the method Error.
+type failure = Error
+
 // The errors below say by their type how a call ended: errors.As finds each in what calls return, beside *Error, which they hold.
 type (
 	// RemoteError is an error that the function's code returned, or its panic: Fault has its Go type, its message, and a panic's stack.
-	RemoteError struct{ *Error }
+	RemoteError struct{ *failure }
 	// InputError is an input that the function cannot take. Sending it again does not help.
-	InputError struct{ *Error }
+	InputError struct{ *failure }
 	// TimeoutError is an attempt that took longer than the function's timeout, or a call that waited too long for its first one: its
 	// kind, wire.KindTimeout or wire.KindExpired, tells which.
-	TimeoutError struct{ *Error }
+	TimeoutError struct{ *failure }
 	// CrashError is a worker whose process ended, ran out of memory or broke its protocol while the call ran, or that vanished too often.
-	CrashError struct{ *Error }
+	CrashError struct{ *failure }
 	// CancelledError is a call that somebody cancelled.
-	CancelledError struct{ *Error }
+	CancelledError struct{ *failure }
 	// StartError is a function whose workers do not start, by its code: the next deploy mends it.
-	StartError struct{ *Error }
+	StartError struct{ *failure }
 	// NotFoundError is a function, or a call, that the cluster does not have; Near has names like the one asked for.
-	NotFoundError struct{ *Error }
+	NotFoundError struct{ *failure }
 	// DeniedError is a token that is missing, has expired or does not allow the call.
-	DeniedError struct{ *Error }
+	DeniedError struct{ *failure }
 	// BusyError is a function whose queue is full or whose rate is used up, for longer than the client's patience.
-	BusyError struct{ *Error }
+	BusyError struct{ *failure }
 )
 
 // As lets errors.As find the error as the type that says how the call ended.

@@ -51,6 +51,12 @@ func (f Function[In, Out]) Key(key string) Function[In, Out] {
 	return f
 }
 
+// Callback has an address, such as https://example.com/done, told by a POST when a spawned call has ended.
+func (f Function[In, Out]) Callback(address string) Function[In, Out] {
+	f.request.Callback = address
+	return f
+}
+
 // CancelWithContext has calls of the value be cancelled when the context of their caller ends; without it a call that has begun runs to its
 // end. It costs a call one more request.
 func (f Function[In, Out]) CancelWithContext() Function[In, Out] {

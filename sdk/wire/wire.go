@@ -30,6 +30,9 @@
 // Payloads. The host opens it after a Call whose meta says Large, or when the guest asks by Large. The input is what the host sends
 // until its End, the output what the guest sends until its End or Close, before a Result that says so.
 //
+// A guest reaches no network by itself, but it may call other functions: it sends Dial, and the host opens a stream whose meta has the same
+// number and leads to a gateway. What the host lets through is the host's to say. The streams end at a freeze.
+//
 // The guest is hostile as far as the host is concerned: every limit here is checked on reading.
 package wire
 
@@ -120,10 +123,13 @@ const (
 	TypeGuestClose Type = 0x8E
 	// TypeLarge asks for the stream of a call, for its output; no meta. Once a call, and not for one that has a stream.
 	TypeLarge Type = 0x8F
+	// TypeDial asks for a stream to the gateway; no meta. The message's call is the guest's own number for it, higher than all before. Only
+	// for a host whose Hello says Gateway.
+	TypeDial Type = 0x90
 )
 
 func (t Type) known() bool {
-	return t >= TypeHello && t <= TypeClose || t >= TypeWelcome && t <= TypeLarge
+	return t >= TypeHello && t <= TypeClose || t >= TypeWelcome && t <= TypeDial
 }
 
 // Stream tells whether the message belongs to a stream and not to a call or the whole guest.
@@ -157,6 +163,8 @@ type Hello struct {
 	MaxPayload int64 `json:"max_payload"`
 	// Payloads says that the host takes outputs over MaxPayload by streams.
 	Payloads bool `json:"payloads,omitempty"`
+	// Gateway says that the host connects the guest to the gateway, for calls of other functions.
+	Gateway bool `json:"gateway,omitempty"`
 }
 
 // Identity is who a worker is; a thawed copy gets a new one.
@@ -189,6 +197,8 @@ type Ready struct {
 type Open struct {
 	// Call is the number of the call whose input and output it carries.
 	Call uint64 `json:"call,omitempty"`
+	// Dial is the guest's number of the connection to the gateway that it asked for.
+	Dial uint64 `json:"dial,omitempty"`
 }
 
 // Call describes one attempt of a call.

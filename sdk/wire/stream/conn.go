@@ -22,6 +22,7 @@ type Conn struct {
 	mux    *mux
 	number uint64
 	call   uint64
+	dial   uint64
 
 	// writing is held while a write is on its way, so that the bytes of each stay together and an end comes after them.
 	writing sync.Mutex
@@ -210,6 +211,9 @@ func (c *Conn) endLocked(failed error) {
 
 // Call is the number of the call that a stream belongs to; 0 for one to the guest's server.
 func (c *Conn) Call() uint64 { return c.call }
+
+// Dial is the guest's number of a connection to the gateway; 0 for other streams.
+func (c *Conn) Dial() uint64 { return c.dial }
 
 // LocalAddr is the stream's own name: it has no address.
 func (c *Conn) LocalAddr() net.Addr { return addr(c.number) }

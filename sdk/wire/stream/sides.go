@@ -21,12 +21,22 @@ func NewOpener(writer *wire.Writer) *Opener {
 }
 
 // Open opens a stream and waits until the server is reached. An error that the guest gave is a *wire.Error.
-func (o *Opener) Open(ctx context.Context) (*Conn, error) { return o.OpenFor(ctx, 0) }
+func (o *Opener) Open(ctx context.Context) (*Conn, error) { return o.open(ctx, nil) }
 
 // OpenFor opens the stream of a call, for its large input and output, in place of one to the server. Only use it with a guest whose
 // Ready says Payloads.
 func (o *Opener) OpenFor(ctx context.Context, call uint64) (*Conn, error) {
-	conn, err := o.add(call)
+	return o.open(ctx, wire.Open{Call: call})
+}
+
+// OpenDial opens the stream that a guest asked for by TypeDial.
+func (o *Opener) OpenDial(ctx context.Context, dial uint64) (*Conn, error) {
+	return o.open(ctx, wire.Open{Dial: dial})
+}
+
+// open opens a stream; meta is nil for one to the guest's server.
+func (o *Opener) open(ctx context.Context, meta any) (*Conn, error) {
+	conn, err := o.add(meta)
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
@@ -49,16 +59,12 @@ func (o *Opener) OpenFor(ctx context.Context, call uint64) (*Conn, error) {
 }
 
 // add registers a stream and asks for it.
-func (o *Opener) add(call uint64) (*Conn, error) {
+func (o *Opener) add(meta any) (*Conn, error) {
 	o.opening.Lock()
 	defer o.opening.Unlock()
 	conn, err := o.mux.next()
 	if err != nil {
 		return nil, err
-	}
-	var meta any
-	if call != 0 {
-		meta = wire.Open{Call: call}
 	}
 	if err := o.mux.send(wire.TypeOpen, conn.number, meta, nil); err != nil {
 		o.mux.forget(conn.number)
@@ -130,7 +136,7 @@ func (a *Acceptor) Handle(msg wire.Message) error {
 	}
 	m.last = msg.Call
 	conn := newConn(m, msg.Call)
-	conn.call = meta.Call
+	conn.call, conn.dial = meta.Call, meta.Dial
 	m.conns[conn.number] = conn
 	a.work.Go(func() {
 		defer func() { _ = conn.Close() }() // it may be closed already, or the session gone

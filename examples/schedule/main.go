@@ -1,0 +1,37 @@
+// Command schedule is a function for certain times. What calls it is a schedule of the cluster's, which outlives deploys:
+//
+//	freshet deploy examples/schedule
+//	freshet schedule create schedule.report nightly --cron '0 2 * * *' --timezone Europe/Berlin
+//
+// Each tick makes one call, whichever gateway dies meanwhile.
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	freshet "github.com/freshet-dev/freshet/sdk"
+)
+
+func main() {
+	app := freshet.New("schedule")
+	freshet.Func(app, "report", report,
+		freshet.Retries(5, time.Minute, 2), // nobody waits who could try again
+		freshet.QueueTimeout(6*time.Hour),  // a report of last night is of no use in the evening
+		freshet.Priority(20),               // it gives way to what people wait for
+	)
+	// A function that people use in office hours: two workers are ready then, and none at night.
+	freshet.Func(app, "ask", func(_ context.Context, in string) (string, error) { return in + "? Yes.", nil },
+		freshet.Warm("0 8 * * 1-5", "Europe/Berlin", 10*time.Hour, 2))
+	app.Main()
+}
+
+func report(ctx context.Context, topic string) (string, error) {
+	if topic == "" {
+		topic = "everything" // a schedule without an input calls with nothing
+	}
+	// A tick that is tried again has the same id: use it where something must happen once.
+	freshet.Logger(ctx).Info("reporting", "call", freshet.CallID(ctx), "attempt", freshet.Attempt(ctx))
+	return fmt.Sprintf("report on %s: all is well", topic), nil
+}
