@@ -1,9 +1,4 @@
-// Command schedule is a function for certain times. What calls it is a schedule of the cluster's, which outlives deploys:
-//
-//	freshet deploy examples/schedule
-//	freshet schedule create schedule.report nightly --cron '0 2 * * *' --timezone Europe/Berlin
-//
-// Each tick makes one call, whichever gateway dies meanwhile.
+// Command schedule is a function that the cluster calls at certain times. Each tick makes one call, whichever gateway dies meanwhile.
 package main
 
 import (
@@ -17,9 +12,10 @@ import (
 func main() {
 	app := freshet.New("schedule")
 	freshet.Func(app, "report", report,
-		freshet.Retries(5, time.Minute, 2), // nobody waits who could try again
-		freshet.QueueTimeout(6*time.Hour),  // a report of last night is of no use in the evening
-		freshet.Priority(20),               // it gives way to what people wait for
+		freshet.Cron("0 2 * * *", "Europe/Berlin"), // the schedule comes, changes and goes with the deploy
+		freshet.Retries(5, time.Minute, 2),         // nobody waits who could try again
+		freshet.QueueTimeout(6*time.Hour),          // a report of last night is of no use in the evening
+		freshet.Priority(20),                       // it gives way to what people wait for
 	)
 	// A function that people use in office hours: two workers are ready then, and none at night.
 	freshet.Func(app, "ask", func(_ context.Context, in string) (string, error) { return in + "? Yes.", nil },

@@ -36,11 +36,22 @@ import (
 // fails the test, with the deploy's error. What functions log is the test's log.
 func Run(t testing.TB, apps ...*freshet.App) *client.Client {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	g, err := newGateway(ctx, t.Log, apps)
+	c, stop, err := Start(context.WithoutCancel(t.Context()), t.Log, apps...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return c
+}
+
+// Start is Run outside of a test: it runs the apps' functions until the context ends or stop is called, which must be, and waits for them.
+// Log gets what they log.
+func Start(ctx context.Context, log func(...any), apps ...*freshet.App) (c *client.Client, stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	g, err := newGateway(ctx, log, apps)
 	if err != nil {
 		cancel()
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	listener := newMemory()
 	server := &http.Server{Handler: g.routes(), ReadHeaderTimeout: time.Minute}
@@ -48,14 +59,14 @@ func Run(t testing.TB, apps ...*freshet.App) *client.Client {
 	serving.Go(func() { _ = server.Serve(listener) }) // ends with its listener
 	g.dial = listener.dial
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return listener.dial(ctx) }, MaxIdleConnsPerHost: 64}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		g.close()
 		transport.CloseIdleConnections()
 		_ = server.Close()
 		serving.Wait()
 	})
-	return client.New("http://freshettest", client.HTTPClient(&http.Client{Transport: transport}), client.Patience(0))
+	return client.New("http://freshettest", client.HTTPClient(&http.Client{Transport: transport}), client.Patience(0)), stop, nil
 }
 
 // memory is a listener within the process.

@@ -171,11 +171,15 @@ func (s *spawned) wait(ctx context.Context, most time.Duration) bool {
 	defer late.Stop()
 	select {
 	case <-s.ended:
-		return true
 	case <-late.C:
 	case <-ctx.Done():
 	}
-	return false
+	select {
+	case <-s.ended: // though the time was over too
+		return true
+	default:
+		return false
+	}
 }
 
 // close ends the calls and the workers, which have no more of them.
