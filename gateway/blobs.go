@@ -16,13 +16,35 @@ func (g *Gateway) handlePutBlob(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if err == nil && !there {
 		status = http.StatusCreated
-		err = g.blobs.Put(r.Context(), digest, r.Body)
+		err = g.putBlob(w, r, digest)
 	}
 	if err != nil {
 		g.refuse(w, r, blobProblem(digest, err))
 		return
 	}
 	g.respond(w, status, map[string]string{"digest": digest})
+}
+
+// maxBlob is the largest program, or context of a build, in bytes.
+const maxBlob = 16 << 30
+
+func (g *Gateway) putBlob(w http.ResponseWriter, r *http.Request, digest string) error {
+	tooLarge := &problem{Kind: kindTooLarge, Message: "body: a blob has at most " + decimal(maxBlob) + " bytes (16 GiB)"}
+	if r.ContentLength > maxBlob {
+		return tooLarge
+	}
+	body := g.payloads.pace(w, r)
+	err := g.blobs.Put(r.Context(), digest, http.MaxBytesReader(w, io.NopCloser(body), maxBlob))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return tooLarge
+	case body.failed != nil:
+		return g.payloads.broken(int(body.read), body.failed)
+	case err == nil:
+		body.allow(0)
+	}
+	return err
 }
 
 // handleGetBlob streams a blob; HEAD tells whether it is there.
@@ -44,7 +66,10 @@ func (g *Gateway) handleGetBlob(w http.ResponseWriter, r *http.Request) {
 }
 
 func blobProblem(digest string, err error) *problem {
+	var said *problem
 	switch {
+	case errors.As(err, &said):
+		return said
 	case errors.Is(err, blobs.ErrDigest):
 		return badInput("digest", digest, err.Error())
 	case errors.Is(err, blobs.ErrNotFound):

@@ -32,6 +32,15 @@ const (
 	kindInternal     wire.Kind = "internal"
 )
 
+// kinds are all that a problem can be of, the gateway's own and those that calls end with.
+func kinds() []wire.Kind {
+	return []wire.Kind{
+		wire.KindInput, kindUnauthorized, kindTokenExpired, kindForbidden, kindNotFound, kindNotAllowed, kindTooSlow, kindConflict, kindGone,
+		kindTooLarge, kindQueueFull, kindRateLimited, wire.KindCancelled, wire.KindUser, kindInternal, wire.KindCrash, wire.KindMemory,
+		wire.KindProtocol, wire.KindLost, wire.KindPayload, wire.KindStart, kindUnavailable, wire.KindTimeout, wire.KindExpired,
+	}
+}
+
 // statusClientClosed is nginx's status for a call that the caller took back; HTTP has none of its own.
 const statusClientClosed = 499
 
@@ -144,7 +153,7 @@ func (a responder) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if p.allow != "" {
 		h.Set("Allow", p.allow)
 	}
-	a.write(w, "application/problem+json", status, details{
+	a.write(w, problemJSON, status, details{
 		Type: "urn:freshet:problem:" + string(p.Kind), Title: cmp.Or(http.StatusText(status), "Client Closed Request"), Status: status, Detail: p.Message, Error: p,
 	})
 }

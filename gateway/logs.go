@@ -39,7 +39,7 @@ type logRequest struct {
 func parseLogRequest(query url.Values, function spec.Function) (logRequest, error) {
 	request := logRequest{
 		function: queue.Function{Namespace: function.Namespace, App: function.App, Name: function.Name},
-		follow:   query.Get("follow") == "1" || query.Get("follow") == "true",
+		follow:   query.Get("follow") == "true",
 		since:    time.Hour, tail: defaultTail, call: query.Get("call"),
 	}
 	if text := query.Get("since"); text != "" {
@@ -67,7 +67,7 @@ type logReader struct {
 	js jetstream.JetStream
 }
 
-// handleLogs streams a function's log lines as NDJSON: the last ones, and with follow=1 those to come.
+// handleLogs streams a function's log lines as NDJSON: the last ones, and with follow=true those to come.
 func (l *logReader) handleLogs(w http.ResponseWriter, r *http.Request) {
 	query, err := parseQuery(r.URL.RawQuery, "namespace", "follow", "since", "tail", "call")
 	if err != nil {

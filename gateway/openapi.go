@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -72,17 +73,12 @@ func openAPI(routes []route, version string) (json.RawMessage, error) {
 			}
 			parameters = append(parameters, object{"name": name, "in": "query", "description": texts[name], "schema": object{"type": "string"}})
 		}
-		success := object{"description": http.StatusText(r.status)}
-		if r.answer != "" {
-			success["content"] = object{r.answer: object{}}
-		}
 		operation := object{
-			"summary": r.about, "operationId": operationID(method, path), "parameters": parameters,
-			"responses": object{
-				strconv.Itoa(r.status): success,
-				"default":              object{"$ref": "#/components/responses/Problem"},
-			},
-			"security": []object{{"token": []string{}}, {}},
+			"summary": r.about, "operationId": operationID(method, path), "parameters": parameters, "responses": responses(r, path),
+			"security": []object{},
+		}
+		if r.needs != "" {
+			operation["security"] = []object{{"token": []string{}}, {"key": []string{}, "secret": []string{}}, {}}
 		}
 		if r.body != "" {
 			operation["requestBody"] = object{"content": object{r.body: object{}}}
@@ -108,19 +104,104 @@ func components() object {
 	fault := object{
 		"type": "object", "required": []string{"kind", "message"},
 		"properties": object{
-			"kind": text, "message": text, "type": text, "traceback": text, "exception": text, "near": object{"type": "array", "items": text},
+			"kind": object{"type": "string", "enum": kinds()}, "message": text, "type": text, "traceback": text, "exception": text, "near": object{"type": "array", "items": text},
 		},
+	}
+	byStatus := make(object)
+	for status, of := range kindsByStatus() {
+		byStatus["Problem"+strconv.Itoa(status)] = object{
+			"description": "A problem document of RFC 9457: " + strings.Join(of, ", "),
+			"content":     object{problemJSON: object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
+		}
 	}
 	problem := object{
 		"type": "object", "required": []string{"type", "title", "status", "detail", "error"},
 		"properties": object{"type": text, "title": text, "status": object{"type": "integer"}, "detail": text, "error": fault},
 	}
 	return object{
-		"schemas":         object{"Problem": problem},
-		"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer"}},
-		"responses": object{"Problem": object{
-			"description": "A problem document of RFC 9457",
-			"content":     object{"application/problem+json": object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
-		}},
+		"schemas": object{"Problem": problem},
+		"securitySchemes": object{
+			"token":  object{"type": "http", "scheme": "bearer"},
+			"key":    object{"type": "apiKey", "in": "header", "name": "Freshet-Key"},
+			"secret": object{"type": "apiKey", "in": "header", "name": "Freshet-Secret"},
+		},
+		"responses": byStatus,
 	}
+}
+
+// kindsByStatus are the kinds of problem that have each status.
+func kindsByStatus() map[int][]string {
+	byStatus := make(map[int][]string)
+	for _, kind := range kinds() {
+		byStatus[statusOf(kind)] = append(byStatus[statusOf(kind)], string(kind))
+	}
+	return byStatus
+}
+
+// responses are all answers of a route: its successes, and the problems that it can have.
+func responses(r route, path string) object {
+	all := make(object)
+	for _, status := range problemsOf(r, path) {
+		all[strconv.Itoa(status)] = object{"$ref": "#/components/responses/Problem" + strconv.Itoa(status)}
+	}
+	for _, success := range append(otherAnswers(r), answered{r.status, r.answer}) {
+		one := object{"description": http.StatusText(success.status)}
+		if success.contentType != "" {
+			one["content"] = object{success.contentType: object{}}
+		}
+		all[strconv.Itoa(success.status)] = one
+	}
+	return all
+}
+
+// answered is a kind of answer that is no problem.
+type answered struct {
+	status      int
+	contentType string
+}
+
+// otherAnswers are those of a route beside its usual success.
+func otherAnswers(r route) []answered {
+	part := answered{http.StatusPartialContent, anyType}
+	_, path, _ := strings.Cut(r.pattern, " ")
+	switch {
+	case strings.HasSuffix(path, "/call"):
+		return []answered{{http.StatusSeeOther, ""}}
+	case path == "/v1/calls/{id}/result":
+		return []answered{part, {http.StatusAccepted, plainJSON}, {http.StatusSeeOther, ""}}
+	case strings.HasSuffix(path, "/outputs/{id}"), path == "/v1/dead/{id}/input":
+		return []answered{part}
+	case r.pattern == "PUT /v1/blobs/{digest}":
+		return []answered{{http.StatusCreated, plainJSON}}
+	case path == "/readyz":
+		return []answered{{http.StatusServiceUnavailable, plainJSON}}
+	}
+	return nil
+}
+
+// problemsOf are the statuses of the problems that a route can have.
+func problemsOf(r route, path string) []int {
+	if r.needs == "" {
+		return nil
+	}
+	all := []int{
+		http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable,
+	}
+	if strings.Contains(path, "{") {
+		all = append(all, http.StatusNotFound, http.StatusConflict)
+	}
+	if r.body != "" {
+		all = append(all, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge)
+	}
+	byID := strings.Contains(path, "{id}") && !strings.HasPrefix(path, "/v1/dead")
+	if byID || slices.Contains(r.query, "batch") {
+		all = append(all, http.StatusGone)
+	}
+	switch {
+	case strings.HasSuffix(path, "/call"), strings.HasSuffix(path, "/result"), slices.Contains(r.query, "warm"): // how a call or a start ended
+		all = append(all, statusClientClosed, http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout)
+	case r.answer == anyType: // a payload
+		all = append(all, http.StatusBadGateway)
+	}
+	return all
 }

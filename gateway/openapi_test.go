@@ -1,21 +1,25 @@
 package gateway_test
 
 import (
-	"context"
 	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
-	"pgregory.net/rapid"
 )
 
-func loadDocument(t *testing.T, r *rig) *openapi3.T {
+func loadDocument(t testing.TB, r *rig) *openapi3.T {
 	t.Helper()
 	document, err := openapi3.NewLoader().LoadFromData(r.do(t, http.MethodGet, "/openapi.json", nil, nil).body)
 	if err != nil {
@@ -66,67 +70,135 @@ func fill(path, with string) string {
 	}
 }
 
-// TestNothingSentBreaksTheGateway: whatever is sent to any operation of the document, the answer is one that it names.
-func TestNothingSentBreaksTheGateway(t *testing.T) {
-	url, r := newEchoRig(t)
-	startWorker(t, url, 8, nil)
-	document := loadDocument(t, r)
-	var paths []string
-	for path := range document.Paths.Map() {
-		paths = append(paths, path)
+// operations are those of a document, in an order that stays.
+func operations(document *openapi3.T) []operation {
+	var all []operation
+	for path, item := range document.Paths.Map() {
+		for method, of := range item.Operations() {
+			all = append(all, operation{of, method, path})
+		}
 	}
-	slices.Sort(paths)
-	schema := document.Components.Schemas["Problem"].Value
-	rapid.Check(t, func(t *rapid.T) {
-		path := rapid.SampledFrom(paths).Draw(t, "path")
-		operations := document.Paths.Value(path).Operations()
-		var methods []string
-		for method := range operations {
-			methods = append(methods, method)
-		}
-		slices.Sort(methods)
-		method := rapid.SampledFrom(methods).Draw(t, "method")
-		operation := operations[method]
-		status, header, body := send(t, r, method, path, operation)
-		if operation.Responses.Status(status) != nil && status < 300 || status == http.StatusAccepted || status == http.StatusSeeOther || status == http.StatusCreated {
-			return
-		}
-		var problem any
-		if err := json.Unmarshal(body, &problem); err != nil || header.Get("Content-Type") != "application/problem+json" {
-			t.Fatalf("%s %s: %d %s", method, path, status, body)
-		}
-		if err := schema.VisitJSON(problem); err != nil {
-			t.Fatalf("%s %s: %v: %s", method, path, err, body)
-		}
-		if status >= 500 && header.Get("Freshet-Error") == "internal" {
-			t.Fatalf("%s %s: %d %s", method, path, status, body)
-		}
-	})
+	slices.SortFunc(all, func(a, b operation) int { return strings.Compare(a.name(), b.name()) })
+	return all
 }
 
-// send makes up a request.
-func send(t *rapid.T, r *rig, method, path string, operation *openapi3.Operation) (int, http.Header, []byte) {
-	known := rapid.SampledFrom([]string{"demo", "echo", "x", "01M888PRN6KT6CMZ0QP0000001", "01M888PRN6KT6CMZ0QP0000000", "*", ".", "a.b", "\x00", "é"})
-	path = strings.NewReplacer("{app}", "demo", "{function}", "echo").Replace(path)
-	path = fill(path, rapid.OneOf(known, rapid.StringN(1, 20, 40)).Draw(t, "name"))
-	query := url.Values{}
-	for _, parameter := range operation.Parameters {
-		if name := parameter.Value.Name; parameter.Value.In == "query" && name != "follow" && rapid.Bool().Draw(t, name) {
-			values := rapid.SampledFrom([]string{"", "0", "1", "-1", "true", "10ms", "1h", "done", "input", "stop", "*", "demo.echo", "99999999999999999999", "default"})
-			query.Set(name, rapid.OneOf(values, rapid.String()).Draw(t, "value"))
+// operation is one of a document.
+type operation struct {
+	*openapi3.Operation
+
+	method, path string
+}
+
+func (o operation) name() string { return o.method + " " + o.path }
+
+// query are the names of the operation's parameters.
+func (o operation) query() []string {
+	var names []string
+	for _, parameter := range o.Parameters {
+		if parameter.Value.In == "query" {
+			names = append(names, parameter.Value.Name)
 		}
 	}
-	query.Del("wait")
-	bodies := rapid.SampledFrom([]string{"", "{}", "null", "[1,2", `{"n":1}`, "1\n2\n3", `{"every":"1h"}`, `{"cron":"* * * * *"}`, `{"name":"x","verbs":["read"]}`, `{"app":"demo"}`, "\xff\xfe"})
-	header := http.Header{"Content-Type": {"application/json"}, "Freshet-Timeout": {"2s"}}
-	if rapid.Bool().Draw(t, "key") {
-		header.Set("Idempotency-Key", rapid.SampledFrom([]string{"k", strconv.Itoa(1 << 30), strings.Repeat("k", 300)}).Draw(t, "key is"))
+	return names
+}
+
+// body is the content type of what the operation takes; empty for nothing.
+func (o operation) body() string {
+	if o.RequestBody == nil {
+		return ""
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	a, err := r.try(ctx, method, path+"?"+query.Encode(), []byte(bodies.Draw(t, "body")), header)
+	for contentType := range o.RequestBody.Value.Content {
+		return contentType
+	}
+	return ""
+}
+
+// check tells what of an answer the document does not say.
+func (o operation) check(schema *openapi3.Schema, a answer) error {
+	response := o.Responses.Status(a.status)
+	if response == nil {
+		return fmt.Errorf("%s: status %d is not in the document: %s", o.name(), a.status, a.body)
+	}
+	contentType, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
+	_, every := response.Value.Content["*/*"]
+	_, this := response.Value.Content[contentType]
+	if !every && !this && len(response.Value.Content) > 0 {
+		return fmt.Errorf("%s: a %d of type %q is not in the document: %s", o.name(), a.status, contentType, a.body)
+	}
+	if contentType != "application/problem+json" {
+		return nil
+	}
+	var document any
+	if err := json.Unmarshal(a.body, &document); err != nil {
+		return fmt.Errorf("%s: %w: %s", o.name(), err, a.body)
+	}
+	if err := schema.VisitJSON(document); err != nil {
+		return fmt.Errorf("%s: %w: %s", o.name(), err, a.body)
+	}
+	if kind := a.header.Get("Freshet-Error"); kind == "internal" || !strings.Contains(*response.Value.Description, kind) {
+		return fmt.Errorf("%s: %d is not for the kind %q: %s", o.name(), a.status, kind, a.body)
+	}
+	return nil
+}
+
+// TestEveryProblemIsDocumented: the kinds of problem in the source, those that the document names and those of the API's page are the
+// same, with the same statuses.
+func TestEveryProblemIsDocumented(t *testing.T) {
+	_, r := newEchoRig(t)
+	document := loadDocument(t, r)
+	served := make(map[string]string)
+	for name, response := range document.Components.Responses {
+		_, kinds, _ := strings.Cut(*response.Value.Description, ": ")
+		for _, kind := range strings.Split(kinds, ", ") {
+			served[kind] = strings.TrimPrefix(name, "Problem")
+		}
+	}
+	page, err := os.ReadFile("../docs/http-api.md")
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, path, err)
+		t.Fatal(err)
 	}
-	return a.status, a.header, a.body
+	written := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| ([0-9]{3}) \\| (`[^|]*`) \\|").FindAllStringSubmatch(string(page), -1) {
+		for _, kind := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(row[2], -1) {
+			written[kind[1]] = row[1]
+		}
+	}
+	if !maps.Equal(served, written) {
+		t.Errorf("docs/http-api.md has %v, the document %v", written, served)
+	}
+	var enum []string
+	for _, kind := range document.Components.Schemas["Problem"].Value.Properties["error"].Value.Properties["kind"].Value.Enum {
+		enum = append(enum, fmt.Sprint(kind))
+	}
+	slices.Sort(enum)
+	if names := slices.Sorted(maps.Keys(served)); !slices.Equal(enum, names) {
+		t.Errorf("the schema has %v, the responses %v", enum, names)
+	}
+	if source := kindsOfSource(t, "errors.go", "../sdk/wire/errors.go", "web/web.go"); !slices.Equal(enum, source) {
+		t.Errorf("the schema has %v, the source %v", enum, source)
+	}
+}
+
+// kindsOfSource are the constants of type Kind in files of Go.
+func kindsOfSource(t *testing.T, files ...string) []string {
+	t.Helper()
+	var kinds []string
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			value, ok := node.(*ast.ValueSpec)
+			if !ok || len(value.Values) != 1 || !strings.HasSuffix(types.ExprString(value.Type), "Kind") {
+				return true
+			}
+			if literal, ok := value.Values[0].(*ast.BasicLit); ok {
+				kinds = append(kinds, strings.Trim(literal.Value, `"`))
+			}
+			return true
+		})
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }

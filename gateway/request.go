@@ -149,6 +149,28 @@ func parseQuery(raw string, allowed ...string) (url.Values, error) {
 	return query, nil
 }
 
+// isFlag tells parameters that are true or false, and false when they are not given: one that is meant is never taken for the other.
+func isFlag(name string) bool {
+	switch name {
+	case "plan", "warm", "ephemeral", "stream", "redirect", "follow", "create", "restart", "force":
+		return true
+	}
+	return false
+}
+
+// noQuery wraps the handler of a route without parameters, to refuse all.
+func (a responder) noQuery(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery != "" {
+			if _, err := parseQuery(r.URL.RawQuery); err != nil {
+				a.refuse(w, r, err)
+				return
+			}
+		}
+		next(w, r)
+	}
+}
+
 func checkParameter(name string, values, allowed []string) error {
 	for _, known := range allowed {
 		if name != known && (known != parameterPrefix || !strings.HasPrefix(name, parameterPrefix)) {
@@ -156,6 +178,9 @@ func checkParameter(name string, values, allowed []string) error {
 		}
 		if len(values) > 1 {
 			return badInput("query parameter "+name, values[1], "give it once")
+		}
+		if value := values[0]; isFlag(name) && value != "true" && value != "false" {
+			return badInput("query parameter "+name, value, "use true or false")
 		}
 		return nil
 	}

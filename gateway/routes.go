@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +22,8 @@ type route struct {
 const (
 	plainJSON = "application/json"
 	anyType   = "*/*"
+	// problemJSON is the type of RFC 9457's documents.
+	problemJSON = "application/problem+json"
 )
 
 // routes are those that a token may be needed for: the whole API but health and metrics.
@@ -98,22 +101,35 @@ func (g *Gateway) adminRoutes() []route {
 	}
 }
 
+// openRoutes are those that no token is needed for. They take whatever parameters probes add.
+func (g *Gateway) openRoutes(document *json.RawMessage) []route {
+	describe := func(w http.ResponseWriter, _ *http.Request) { g.respond(w, http.StatusOK, *document) }
+	return []route{
+		{"GET /openapi.json", "", describe, "Show this document", nil, "", 200, plainJSON},
+		{"GET /healthz", "", g.handleHealth, "Say that the process answers", nil, "", 200, plainJSON},
+		{"GET /readyz", "", g.handleReady, "Say whether calls can be taken, or what is missing", nil, "", 200, plainJSON},
+		{"GET /metrics", "", g.metrics.handler.ServeHTTP, "Show the metrics, for Prometheus", nil, "", 200, "text/plain"},
+	}
+}
+
 // serveMux is the whole API.
 func (g *Gateway) serveMux(version string) (http.Handler, error) {
-	mux := http.NewServeMux()
-	routes := g.routes()
+	mux, document := http.NewServeMux(), json.RawMessage{}
+	routes, open := g.routes(), g.openRoutes(&document)
 	for _, route := range routes {
+		if len(route.query) == 0 {
+			route.serve = g.noQuery(route.serve)
+		}
 		mux.HandleFunc(route.pattern, g.guard.need(route))
 	}
-	document, err := openAPI(append(routes, webRoute()), version)
-	if err != nil {
+	for _, route := range open {
+		mux.HandleFunc(route.pattern, route.serve)
+	}
+	var err error
+	if document, err = openAPI(slices.Concat(routes, open, []route{webRoute()}), version); err != nil {
 		return nil, err
 	}
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { g.respond(w, http.StatusOK, document) })
 	mux.Handle(registryPath, &registry{guard: g.guard, blobs: g.blobs})
-	mux.HandleFunc("GET /healthz", g.handleHealth)
-	mux.HandleFunc("GET /readyz", g.handleReady)
-	mux.Handle("GET /metrics", g.metrics.handler)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.handleUnknown(mux, w, r) })
 	return mux, nil
 }

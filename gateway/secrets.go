@@ -81,11 +81,6 @@ func (a *secretAPI) asked(r *http.Request, parameters ...string) (ask, error) {
 	if err != nil {
 		return ask{}, err
 	}
-	for _, name := range parameters {
-		if value := query.Get(name); query.Has(name) && value != "true" && value != "false" {
-			return ask{}, badInput("query parameter "+name, value, "use true or false")
-		}
-	}
 	asked := ask{namespace: namespaceOf(query), name: r.PathValue("name"), flags: query.Get}
 	if !spec.ValidName(asked.namespace) {
 		return asked, badInput("query parameter namespace", asked.namespace, "name one namespace")

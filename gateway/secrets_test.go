@@ -42,7 +42,7 @@ func TestSecrets(t *testing.T) {
 		status                    int
 		says                      string
 	}{
-		{deployer, "PUT", "/v1/secrets/db", made, 403, "does not allow to secret"},
+		{deployer, "PUT", "/v1/secrets/db", made, 403, "lacks the verb secret"},
 		{deployer, "GET", "/v1/secrets", "", 403, ""},
 		{one, "GET", "/v1/secrets", "", 403, ""},
 		{elsewhere, "PUT", "/v1/secrets/db", made, 403, ""},

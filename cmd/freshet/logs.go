@@ -59,7 +59,7 @@ func logs(cmd *cobra.Command, client apiClient, app, function string, o logsOpti
 		query.Set("call", o.call)
 	}
 	if o.follow {
-		query.Set("follow", "1")
+		query.Set("follow", "true")
 	}
 	response, err := client.do(cmd.Context(), http.MethodGet, logsPath(app, function), query, nil)
 	if err != nil {

@@ -92,7 +92,7 @@ func randomName(app string) string {
 func (t *trial) follow(ctx context.Context, functions []string, since time.Duration) error {
 	ctx, t.stopLogs = context.WithCancel(ctx)
 	for _, function := range functions {
-		query := url.Values{"namespace": {t.namespace}, "since": {since.String()}, "follow": {"1"}}
+		query := url.Values{"namespace": {t.namespace}, "since": {since.String()}, "follow": {"true"}}
 		response, err := t.api.do(ctx, http.MethodGet, logsPath(t.name, function), query, nil)
 		if err != nil {
 			return fmt.Errorf("follow the logs of %s: %w", function, err)
