@@ -16,7 +16,7 @@ func (g *Gateway) handlePutBlob(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if err == nil && !there {
 		status = http.StatusCreated
-		err = g.putBlob(w, r, digest)
+		err = g.payloads.putBlob(w, r, g.blobs, digest)
 	}
 	if err != nil {
 		g.refuse(w, r, blobProblem(digest, err))
@@ -28,19 +28,20 @@ func (g *Gateway) handlePutBlob(w http.ResponseWriter, r *http.Request) {
 // maxBlob is the largest program, or context of a build, in bytes.
 const maxBlob = 16 << 30
 
-func (g *Gateway) putBlob(w http.ResponseWriter, r *http.Request, digest string) error {
+// putBlob stores a body, which must come at the pace of a call's.
+func (p *payloads) putBlob(w http.ResponseWriter, r *http.Request, store Blobs, digest string) error {
 	tooLarge := &problem{Kind: kindTooLarge, Message: "body: a blob has at most " + decimal(maxBlob) + " bytes (16 GiB)"}
 	if r.ContentLength > maxBlob {
 		return tooLarge
 	}
-	body := g.payloads.pace(w, r)
-	err := g.blobs.Put(r.Context(), digest, http.MaxBytesReader(w, io.NopCloser(body), maxBlob))
+	body := p.pace(w, r)
+	err := store.Put(r.Context(), digest, http.MaxBytesReader(w, io.NopCloser(body), maxBlob))
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
 		return tooLarge
 	case body.failed != nil:
-		return g.payloads.broken(int(body.read), body.failed)
+		return p.broken(int(body.read), body.failed)
 	case err == nil:
 		body.allow(0)
 	}

@@ -182,6 +182,9 @@ type buildLine struct {
 // handleBuild builds an image on a node, and answers while it does with what the build says. A client who goes away ends it.
 func (g *images) handleBuild(w http.ResponseWriter, r *http.Request) {
 	query, err := parseQuery(r.URL.RawQuery, "namespace")
+	if err == nil && !spec.ValidName(namespaceOf(query)) {
+		err = badInput("query parameter namespace", namespaceOf(query), "use "+spec.NamePattern)
+	}
 	if err != nil {
 		g.refuse(w, r, err)
 		return

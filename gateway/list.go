@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
 // maxList is the most entries of one page of a list, defaultList how many there are otherwise.
@@ -28,6 +29,9 @@ type listRequest struct {
 // functionOf reads the function that a list is to be of; an empty part of it stands for all.
 func functionOf(query url.Values) (queue.Function, error) {
 	f := queue.Function{Namespace: namespaceOf(query)}
+	if f.Namespace != allNamespaces && !spec.ValidName(f.Namespace) {
+		return f, badInput("query parameter namespace", f.Namespace, "name one namespace, or * for all")
+	}
 	if f.Namespace == allNamespaces {
 		f.Namespace = ""
 	}
@@ -36,7 +40,7 @@ func functionOf(query url.Values) (queue.Function, error) {
 		return f, nil
 	}
 	f.App, f.Name, _ = strings.Cut(name, ".")
-	for _, part := range []string{f.Namespace, f.App, f.Name} {
+	for _, part := range []string{f.App, f.Name} {
 		if strings.ContainsAny(part, ".*> ") {
 			return f, badInput("query parameter function", name, "use APP or APP.FUNCTION")
 		}

@@ -98,9 +98,9 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, r, err)
 		return
 	}
+	endConnection(w, r)    // whether the body is read to its end is known when the answer has begun
 	m, err := c.openMap(r) // refused at once: the rest of the body may wait for the answer
 	if err != nil {
-		endConnection(w, r)
 		c.refuse(w, r, err)
 		return
 	}
@@ -108,7 +108,6 @@ func (c *caller) handleMap(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	sub, err := m.watch()
 	if err != nil {
-		endConnection(w, r)
 		c.refuse(w, r, unavailable("the queue cannot be reached; try again", err))
 		return
 	}

@@ -102,7 +102,7 @@ func (g *Gateway) adminRoutes() []route {
 }
 
 // openRoutes are those that no token is needed for. They take whatever parameters probes add.
-func (g *Gateway) openRoutes(document *json.RawMessage) []route {
+func openRoutes(g *Gateway, document *json.RawMessage) []route {
 	describe := func(w http.ResponseWriter, _ *http.Request) { g.respond(w, http.StatusOK, *document) }
 	return []route{
 		{"GET /openapi.json", "", describe, "Show this document", nil, "", 200, plainJSON},
@@ -115,7 +115,7 @@ func (g *Gateway) openRoutes(document *json.RawMessage) []route {
 // serveMux is the whole API.
 func (g *Gateway) serveMux(version string) (http.Handler, error) {
 	mux, document := http.NewServeMux(), json.RawMessage{}
-	routes, open := g.routes(), g.openRoutes(&document)
+	routes, open := g.routes(), openRoutes(g, &document)
 	for _, route := range routes {
 		if len(route.query) == 0 {
 			route.serve = g.noQuery(route.serve)
