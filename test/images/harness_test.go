@@ -66,12 +66,18 @@ func freshet(t *testing.T, args ...string) string {
 	return out
 }
 
-// example is a copy of an example's folder whose image is another one, and whose workers go as soon as they have nothing to do.
+// example is a copy of an example's folder.
 func example(t *testing.T, name, image string) string {
+	t.Helper()
+	return copied(t, "../../examples/"+name, image)
+}
+
+// copied is a copy of an app's folder whose image is another one, and whose workers go as soon as they have nothing to do.
+func copied(t *testing.T, from, image string) string {
 	t.Helper()
 	dir := t.TempDir()
 	scale := regexp.MustCompile(`scale=\(0, (\d)\)`)
-	files, err := filepath.Glob("../../examples/" + name + "/*")
+	files, err := filepath.Glob(from + "/*")
 	if err != nil || len(files) == 0 {
 		t.Fatal(err, "no files")
 	}
