@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -172,6 +173,8 @@ type execSession struct {
 	stdin *io.PipeReader
 	typed *io.PipeWriter
 	sizes chan api.TerminalSize
+	// full says that the command does not read what was typed, so that nothing of the connection is read either.
+	full atomic.Bool
 }
 
 func newExecSession(ctx context.Context, conn *websocket.Conn, request execRequest) *execSession {
@@ -203,7 +206,9 @@ func (s *execSession) receive() {
 			return
 		}
 		if kind == websocket.MessageBinary {
+			s.full.Store(true)
 			_, _ = s.typed.Write(data) // a command that has ended reads no more
+			s.full.Store(false)
 			continue
 		}
 		var message execwire.Message
@@ -237,6 +242,9 @@ func (s *execSession) keepAlive() {
 		case <-ticker.C:
 		case <-s.ctx.Done():
 			return
+		}
+		if s.full.Load() {
+			continue // whoever watched could not answer for all that waits to be sent
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, execPong)
 		err := s.conn.Ping(ctx)
