@@ -106,10 +106,10 @@ job "hello.greet" {
           entry = "greet"
         }
 
-        concurrency     = 4         # calls that a worker runs at once (default 1)
-        timeout         = "300s"    # bounds one attempt of a call (default 5m)
-        startup_timeout = "600s"    # bounds a cold start up to the end of the enter hooks (default 10m)
-        max_pending     = 1000000   # calls waiting and running; beyond it callers get 429
+        concurrency     = 4       # calls that a worker runs at once (default 1)
+        timeout         = "300s"  # bounds one attempt of a call (default 5m)
+        startup_timeout = "600s"  # bounds a cold start up to the end of the enter hooks (default 10m)
+        max_pending     = 1000000 # calls waiting and running; beyond it callers get 429
 
         # Keys of these become variables of the environment; `freshet secret create` makes one.
         # secrets = ["db", "huggingface:HF_TOKEN"]

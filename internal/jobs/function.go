@@ -101,34 +101,40 @@ type Group struct {
 func groups(job *api.Job) []Group {
 	var all []Group
 	for _, group := range job.TaskGroups {
-		for _, task := range group.Tasks {
-			if task.Driver != Driver {
-				continue
-			}
-			one := Group{Name: value(group.Name), Count: value(group.Count), Max: spec.MaxScale}
-			if s := group.Scaling; s != nil {
-				one.Min, one.Max = int(value(s.Min)), int(value(s.Max))
-			}
-			if r := task.Resources; r != nil && len(r.Devices) > 0 {
-				one.Device, one.Devices = kindOf(r.Devices[0]), int(*cmp.Or(r.Devices[0].Count, new(uint64(1))))
-			}
-			all = append(all, one)
-			break
+		task := guest(group)
+		if task == nil {
+			continue
 		}
+		one := Group{Name: value(group.Name), Count: value(group.Count), Max: spec.MaxScale}
+		if s := group.Scaling; s != nil {
+			one.Min, one.Max = int(value(s.Min)), int(value(s.Max))
+		}
+		if r := task.Resources; r != nil && len(r.Devices) > 0 {
+			one.Device, one.Devices = kindOf(r.Devices[0]), int(*cmp.Or(r.Devices[0].Count, new(uint64(1))))
+		}
+		all = append(all, one)
 	}
 	return all
 }
 
-// worker finds the group and the task that run a function's workers.
+// worker finds the first group and the task that run a function's workers.
 func worker(job *api.Job) (*api.TaskGroup, *api.Task, bool) {
 	for _, group := range job.TaskGroups {
-		for _, task := range group.Tasks {
-			if task.Driver == Driver {
-				return group, task, true
-			}
+		if task := guest(group); task != nil {
+			return group, task, true
 		}
 	}
 	return nil, nil, false
+}
+
+// guest is the task of a group that takes calls: the driver may run others beside it, which have no handler.
+func guest(group *api.TaskGroup) *api.Task {
+	for _, task := range group.Tasks {
+		if task.Driver == Driver && task.Config["handler"] != nil {
+			return task
+		}
+	}
+	return nil
 }
 
 // datacenters reads Nomad's "all of them" as the spec's default.

@@ -1,14 +1,16 @@
 package e2e
 
 import (
-	"cmp"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/freshet-dev/freshet/internal/busyboxtest"
 	"github.com/freshet-dev/freshet/internal/eventually"
 	"github.com/freshet-dev/freshet/jobspecs"
 )
@@ -34,13 +36,58 @@ func build(t *testing.T, dir string) string {
 	return program
 }
 
-func TestJobspecsAreValid(t *testing.T) {
-	variables := map[string]string{"exec": "image=busybox", "http": "image=busybox", "python": "image=busybox"}
+// TestJobspecsRun has Nomad's own tool validate, plan and run each jobspec as it stands, and freshet take it for what it is.
+func TestJobspecsRun(t *testing.T) {
+	image, program := "image=docker-archive:"+busyboxtest.Image(t, t.TempDir()), "code="+build(t, "../guests/misbehave")
+	calls := map[string]string{"exec": "text.sort", "schedule": "news.digest"} // those that busybox is enough for
 	for _, name := range jobspecs.Names() {
-		variable := cmp.Or(variables[name], "code=/srv/program")
-		if out, err := nomad(t, "job", "validate", "-var", variable, "../../jobspecs/"+name+".nomad.hcl"); err != nil {
-			t.Errorf("%s: %v: %s", name, err, out)
-		}
+		t.Run(name, func(t *testing.T) {
+			text, err := jobspecs.Template(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var variables []string
+			for declaration, value := range map[string]string{"variable \"image\"": image, "variable \"code\"": program} {
+				if strings.Contains(string(text), declaration) {
+					variables = append(variables, "-var", value)
+				}
+			}
+			path := "../../jobspecs/" + name + ".nomad.hcl"
+			job := regexp.MustCompile(`(?m)^job "(.+)"`).FindStringSubmatch(string(text))[1]
+			t.Cleanup(func() {
+				if out, err := nomad(t, "job", "stop", "-purge", job); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+			})
+			for _, verb := range []string{"validate", "plan", "run"} {
+				out, err := nomad(t, append(append([]string{"job", verb}, variables...), path)...)
+				var exit *exec.ExitError
+				if errors.As(err, &exit) && verb == "plan" && exit.ExitCode() == 1 { // says that there is something to do
+					continue
+				}
+				if err != nil {
+					t.Fatalf("nomad job %s: %v: %s", verb, err, out)
+				}
+			}
+			if !strings.Contains(string(text), "freshet.app") {
+				eventually.True(t, "the helper writes and the server shows it", func() bool {
+					out, err := nomad(t, "alloc", "exec", "-job", "-task", "pages", job, "wget", "-q", "-O", "-", "http://127.0.0.1:8080/")
+					return err == nil && strings.Contains(out, "UTC")
+				})
+				return
+			}
+			eventually.True(t, "freshet knows the function", func() bool {
+				out, err := shared.Freshet("ps", "--json")
+				app, function, _ := strings.Cut(job, ".")
+				return err == nil && strings.Contains(out, `"`+app+`"`) && strings.Contains(out, `"`+function+`"`)
+			})
+			if calls[name] == "" {
+				return
+			}
+			if out, err := shared.Freshet("call", calls[name], "tea"); err != nil || !strings.Contains(out, "tea") {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }
 
