@@ -44,6 +44,9 @@ type Config struct {
 	Platform string `codec:"platform"`
 	// Blobs is the URL of the cluster's blob store. Needed for code named by digest.
 	Blobs string `codec:"blobs"`
+	// Volumes is the directory that holds the cluster's volumes, the same on each node that has it: a disk of this node, or a file
+	// system that nodes share. Without it tasks with volumes are not placed here.
+	Volumes string `codec:"volumes"`
 	// AllowHostPaths lets jobs name programs, images and mounts by their path on the node. Default false.
 	AllowHostPaths bool `codec:"allow_host_paths"`
 	// AllowHostNetwork lets jobs use the node's own network. Default false.
@@ -165,6 +168,7 @@ func configSpec() *hclspec.Spec {
 		"builder":            attr("builder", "string"),
 		"platform":           attr("platform", "string"),
 		"blobs":              attr("blobs", "string"),
+		"volumes":            attr("volumes", "string"),
 		"allow_host_paths":   hclspec.NewDefault(attr("allow_host_paths", "bool"), hclspec.NewLiteral("false")),
 		"allow_host_network": hclspec.NewDefault(attr("allow_host_network", "bool"), hclspec.NewLiteral("false")),
 		"cgroup_parent":      attr("cgroup_parent", "string"),
@@ -250,6 +254,9 @@ func (c Config) withDefaults() (Config, error) {
 		if !filepath.IsAbs(file.Source) || !filepath.IsAbs(file.Target) {
 			return c, fmt.Errorf("plugin config builds.file[%d]: %q to %q: use absolute paths", i, file.Source, file.Target)
 		}
+	}
+	if c.Volumes != "" && !filepath.IsAbs(c.Volumes) {
+		return c, fmt.Errorf("plugin config volumes: %q: use an absolute path", c.Volumes)
 	}
 	c.Platform = cmp.Or(c.Platform, DefaultPlatform)
 	c.CgroupParent = cmp.Or(c.CgroupParent, DefaultCgroupParent)

@@ -26,6 +26,7 @@ func (d *Driver) fingerprint() *drivers.Fingerprint {
 			"driver.freshet.platform": structs.NewStringAttribute(starter.config.Platform),
 			"driver.freshet.snapshot": structs.NewBoolAttribute(true),
 			"driver.freshet.standby":  structs.NewBoolAttribute(starter.config.Ahead.MemoryMB > 0),
+			"driver.freshet.volumes":  structs.NewBoolAttribute(starter.config.Volumes != ""),
 			"driver.freshet.gpu":      structs.NewBoolAttribute(false),
 		},
 		Health: drivers.HealthStateHealthy, HealthDescription: drivers.DriverHealthy,

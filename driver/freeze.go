@@ -72,6 +72,8 @@ func addMounts(inputs *snapshot.Inputs, p plan, cfg *drivers.TaskConfig) error {
 		inputs.Mounts = append(inputs.Mounts, spec.Mount{Target: m.Target, Readonly: m.Readonly})
 		added := &inputs.Mounts[len(inputs.Mounts)-1]
 		switch {
+		case p.volumes[m.Target] != "":
+			added.Source = p.volumes[m.Target] // by its name: what is in it is read when it is needed
 		case m.Source == "":
 			added.Type, added.TmpfsOptions = spec.MountTmpfs, []spec.TmpfsOptions{{Size: m.Bytes}}
 		case below(cfg.AllocDir, m.Source):

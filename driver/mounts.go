@@ -34,6 +34,9 @@ func (s *starter) mounts(p *plan, cfg *drivers.TaskConfig, code image.Root) erro
 	for _, m := range cfg.Mounts { // volumes, which Nomad has checked
 		p.mount(m.HostPath, m.TaskPath, m.Readonly)
 	}
+	if err := s.volumes(p, cfg); err != nil {
+		return err
+	}
 	if size := p.config.ShmSize; size > 0 {
 		p.task.Mounts = append(p.task.Mounts, handoff.Mount{Target: "/dev/shm", Bytes: size})
 	}

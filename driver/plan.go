@@ -33,6 +33,8 @@ type plan struct {
 	// secrets are those whose values the guest sees, revealed the variables of its environment that have them.
 	secrets  []secrets.Secret
 	revealed map[string]bool
+	// volumes names the volumes by the targets of their mounts.
+	volumes map[string]string
 	// own says that something of the allocation is in task already, so that nothing made ahead fits.
 	own bool
 }

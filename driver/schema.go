@@ -28,6 +28,12 @@ func taskConfigSpec() *hclspec.Spec {
 		}),
 		"methods": attr("methods", "list(string)"),
 		"secrets": attr("secrets", "list(string)"),
+		"volume": hclspec.NewBlockList("volume", hclspec.NewObject(map[string]*hclspec.Spec{
+			"name":     hclspec.NewAttr("name", "string", true),
+			"target":   hclspec.NewAttr("target", "string", true),
+			"readonly": attr("readonly", "bool"),
+			"source":   attr("source", "string"),
+		})),
 		"batching": block("batching", map[string]*hclspec.Spec{
 			"max_size": attr("max_size", "number"),
 			"wait":     attr("wait", "string"),

@@ -9,6 +9,7 @@ import (
 
 	history "github.com/freshet-dev/freshet/gateway/deploys"
 	"github.com/freshet-dev/freshet/internal/jobs"
+	"github.com/freshet-dev/freshet/internal/volumes"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -75,6 +76,7 @@ type deploys struct {
 	blobs   Blobs
 	jobs    Jobs
 	secrets Secrets
+	volumes *volumes.Store
 }
 
 // handleDeploy registers an app's functions with Nomad, and stops those that it has no more. Everything is checked before anything

@@ -23,13 +23,14 @@ const (
 	verbRead   verb = "read"
 	verbDeploy verb = "deploy"
 	verbSecret verb = "secret"
+	verbVolume verb = "volume"
 	verbAdmin  verb = "admin"
 	// verbExec is to run commands in workers, which is to see their secrets and to touch what they do.
 	verbExec verb = "exec"
 )
 
 func allVerbs() []verb {
-	return []verb{verbCall, verbRead, verbDeploy, verbExec, verbSecret, verbAdmin}
+	return []verb{verbCall, verbRead, verbDeploy, verbExec, verbSecret, verbVolume, verbAdmin}
 }
 
 // verbNames lists the verbs for people.

@@ -29,7 +29,7 @@ const undoWait = 30 * time.Second
 
 // plan says what a deploy would do.
 func (d *deploys) plan(w http.ResponseWriter, r *http.Request, manifest spec.Manifest, namespace string) {
-	if err := d.checkSecrets(r.Context(), manifest); err != nil {
+	if err := d.checkStore(r.Context(), manifest); err != nil {
 		d.refuse(w, r, err)
 		return
 	}
@@ -86,7 +86,7 @@ func (d *deploys) deploy(ctx context.Context, manifest spec.Manifest, o order) (
 		return answer, err
 	}
 	defer release()
-	if err := d.checkSecrets(ctx, manifest); err != nil {
+	if err := d.checkStore(ctx, manifest); err != nil {
 		return answer, err
 	}
 	there, err := d.look(ctx, o.Namespace, manifest.App)

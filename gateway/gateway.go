@@ -27,6 +27,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/blobs"
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
+	"github.com/freshet-dev/freshet/internal/volumes"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -63,6 +64,8 @@ type Config struct {
 	Jobs  Jobs
 	// Secrets keeps the functions' secrets. Without it there are none.
 	Secrets Secrets
+	// Volumes are those of the cluster, where this gateway reaches them.
+	Volumes *volumes.Store
 	// Streams are the operator's choices for the streams, which the gateway makes where they are missing.
 	Streams queue.Settings
 	// Auth asks every caller for a token; RootToken is the operator's own, which may do everything. Off by default.
@@ -106,6 +109,7 @@ type Gateway struct {
 	deploys   *deploys
 	images    *images
 	secrets   *secretAPI
+	volumes   *volumeAPI
 	execs     *execs
 	logs      *logReader
 	web       *web.Door
@@ -198,8 +202,9 @@ func New(config Config) (*Gateway, error) {
 		dead:   &deadCalls{calls},
 
 		schedules: &schedules{calls},
-		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs, secrets: config.Secrets},
+		deploys:   &deploys{exchange: calls.exchange, responder: answers, directory: functions, blobs: config.Blobs, jobs: config.Jobs, secrets: config.Secrets, volumes: config.Volumes},
 		secrets:   &secretAPI{responder: answers, directory: functions, payloads: calls.payloads, store: config.Secrets, jobs: config.Jobs},
+		volumes:   &volumeAPI{responder: answers, directory: functions, payloads: calls.payloads, store: config.Volumes},
 		images:    &images{responder: answers, directory: functions, payloads: calls.payloads, blobs: config.Blobs, jobs: config.Jobs},
 		execs:     &execs{calls.exchange, answers, functions, config.Jobs},
 		logs:      &logReader{responder: answers, directory: functions, js: js},

@@ -152,7 +152,7 @@ func parseQuery(raw string, allowed ...string) (url.Values, error) {
 // isFlag tells parameters that are true or false, and false when they are not given: one that is meant is never taken for the other.
 func isFlag(name string) bool {
 	switch name {
-	case "plan", "warm", "ephemeral", "stream", "redirect", "follow", "create", "restart", "force":
+	case "plan", "warm", "ephemeral", "stream", "redirect", "follow", "create", "restart", "force", "recursive":
 		return true
 	}
 	return false

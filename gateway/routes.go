@@ -28,7 +28,7 @@ const (
 
 // routes are those that a token may be needed for: the whole API but health and metrics.
 func (g *Gateway) routes() []route {
-	return slices.Concat(g.callRoutes(), g.spawnRoutes(), g.scheduleRoutes(), g.adminRoutes(), g.secrets.routes())
+	return slices.Concat(g.callRoutes(), g.spawnRoutes(), g.scheduleRoutes(), g.adminRoutes(), g.secrets.routes(), g.volumes.routes())
 }
 
 func (g *Gateway) callRoutes() []route {

@@ -75,32 +75,14 @@ func (a *secretAPI) routes() []route {
 	}
 }
 
-// asked reads what a request is about. Every request of the API names a namespace.
+// asked reads what a request is about.
 func (a *secretAPI) asked(r *http.Request, parameters ...string) (ask, error) {
-	query, err := parseQuery(r.URL.RawQuery, append(parameters, "namespace")...)
-	if err != nil {
-		return ask{}, err
+	asked, err := askOf(r, parameters...)
+	if err == nil && a.store == nil {
+		err = unavailable("this gateway keeps no secrets", nil)
 	}
-	asked := ask{namespace: namespaceOf(query), name: r.PathValue("name"), flags: query.Get}
-	if !spec.ValidName(asked.namespace) {
-		return asked, badInput("query parameter namespace", asked.namespace, "name one namespace")
-	}
-	if asked.name != "" && !spec.ValidName(asked.name) {
-		return asked, badInput("name", asked.name, "use 1 to 63 letters, digits, '-' and '_', starting with a letter or digit")
-	}
-	if a.store == nil {
-		return asked, unavailable("this gateway keeps no secrets", nil)
-	}
-	return asked, nil
+	return asked, err
 }
-
-// ask is what a request for something with a name in a namespace is about.
-type ask struct {
-	namespace, name string
-	flags           func(name string) string
-}
-
-func (a ask) is(flag string) bool { return a.flags(flag) == "true" }
 
 func (a *secretAPI) handleList(w http.ResponseWriter, r *http.Request) {
 	asked, err := a.asked(r)
@@ -135,14 +117,7 @@ func (a *secretAPI) view(s secrets.Secret) secretView {
 
 // users are the names of the functions that name a secret.
 func (a *secretAPI) users(namespace, name string) []string {
-	users := []string{}
-	for _, entry := range a.functions.List() {
-		if entry.Spec.Namespace == namespace && entry.Spec.UsesSecret(name) && !entry.Spec.IsPool() {
-			users = append(users, entry.Spec.JobID())
-		}
-	}
-	slices.Sort(users)
-	return users
+	return a.named(namespace, func(f spec.Function) bool { return f.UsesSecret(name) })
 }
 
 func (a *secretAPI) handleVersions(w http.ResponseWriter, r *http.Request) {
@@ -279,6 +254,14 @@ func secretProblem(err error) *problem {
 		return unavailable(err.Error(), nil)
 	}
 	return unavailable("Nomad does not give its variables; try again", err)
+}
+
+// checkStore refuses functions that name secrets or volumes which there are not.
+func (d *deploys) checkStore(ctx context.Context, manifest spec.Manifest) error {
+	if err := checkVolumes(d.volumes, manifest); err != nil {
+		return err
+	}
+	return d.checkSecrets(ctx, manifest)
 }
 
 // checkSecrets refuses functions that name secrets which there are not, or which lack keys.

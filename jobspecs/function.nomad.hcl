@@ -114,6 +114,13 @@ job "hello.greet" {
         # Keys of these become variables of the environment; `freshet secret create` makes one.
         # secrets = ["db", "huggingface:HF_TOKEN"]
 
+        # Directories that functions share; `freshet volume create` makes one.
+        # volume {
+        #   name     = "models"
+        #   target   = "/models"
+        #   readonly = true
+        # }
+
         # What happens to a call whose code raised an error (default: nothing more).
         retries {
           max       = 0

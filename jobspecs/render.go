@@ -94,8 +94,11 @@ func group(f spec.Function, name string, config map[string]any, devices []*api.R
 		RestartPolicy:    restartPolicy(),
 		ReschedulePolicy: reschedulePolicy(),
 		EphemeralDisk:    &api.EphemeralDisk{SizeMB: new(diskMB)},
+		Volumes:          requests(f.NamedVolumes),
+		Constraints:      constraints(f),
 		Tasks: []*api.Task{{
-			Name: Task, Driver: jobs.Driver, User: f.User, Config: config, Env: f.Env,
+			VolumeMounts: volumeMounts(f.NamedVolumes),
+			Name:         Task, Driver: jobs.Driver, User: f.User, Config: config, Env: f.Env,
 			KillTimeout: new(f.Drain.Std()),
 			// The driver writes the log files itself: Nomad's collector costs 90 ms a start.
 			LogConfig: &api.LogConfig{Disabled: new(true), MaxFiles: new(5), MaxFileSizeMB: new(5)},

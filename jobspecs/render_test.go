@@ -50,6 +50,14 @@ func function(t *rapid.T) spec.Function {
 	if rapid.Bool().Draw(t, "secrets") {
 		f.Secrets = []string{"db", "hf@2:HF_TOKEN", "cloud:USER,PASSWORD"}
 	}
+	if rapid.Bool().Draw(t, "volumes") {
+		f.NamedVolumes = []spec.Volume{
+			{Name: "models", Target: "/models", Readonly: true},
+			{Name: "results", Target: "/results"},
+			{Name: "disk", Target: "/disk", Source: "csi:team.disk"},
+			{Name: "local", Target: "/fast", Source: "host:nvme", Readonly: true},
+		}
+	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "mounts") {
 		f.Mounts = append(f.Mounts, spec.Mount{Source: fmt.Sprintf("/host/%d", i), Target: fmt.Sprintf("/guest/%d", i), Readonly: true})
 	}

@@ -164,6 +164,28 @@ func Secrets(names ...string) Option {
 	return func(f *function) { f.spec.Secrets = append(f.spec.Secrets, names...) }
 }
 
+// Volume gives the function a directory that it shares with the other functions that name it, to read and write. What one worker wrote
+// and closed, another one that opens it then sees. A volume is made by `freshet volume create`.
+func Volume(name, target string) Option {
+	return func(f *function) {
+		f.spec.NamedVolumes = append(f.spec.NamedVolumes, spec.Volume{Name: name, Target: target})
+	}
+}
+
+// ReadonlyVolume is [Volume] for a function that must not write to it.
+func ReadonlyVolume(name, target string) Option {
+	return func(f *function) {
+		f.spec.NamedVolumes = append(f.spec.NamedVolumes, spec.Volume{Name: name, Target: target, Readonly: true})
+	}
+}
+
+// NomadVolume is [Volume] for a volume of Nomad's own in place of the cluster's: the source is "csi:ID" or "host:NAME".
+func NomadVolume(source, name, target string) Option {
+	return func(f *function) {
+		f.spec.NamedVolumes = append(f.spec.NamedVolumes, spec.Volume{Name: name, Target: target, Source: source})
+	}
+}
+
 // Mount lets the function read a directory or file of the node, where the node's operator allows host paths.
 func Mount(source, target string) Option {
 	return func(f *function) {

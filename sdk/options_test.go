@@ -21,7 +21,8 @@ func everyOption() []Option {
 		SnapshotGPU(), Secrets("s"), Egress("10.0.0.0/8"), Image("i"), ImageAuth("s", "u", "p"), ImagePull(1, true), WorkDir("/w"), Hostname("h"),
 		ReadonlyRoot(), Writable(spec.MediumDisk, 1), Capabilities("c"), Processes(1), SharedMemory(1), Ulimit("nofile", "1"),
 		CPUHardLimit(), MemoryHardLimit(1), Ports("p"), NetworkMode("none"), DNS("1.1.1.1"), DNSSearch([]string{"d"}, []string{"o"}),
-		Host("h", "1.1.1.1"), Mount("/a", "/b"), Scratch("/s", 1), Secrets("db"), Cron("0 9 * * *", "UTC"), Every(time.Hour),
+		Host("h", "1.1.1.1"), Mount("/a", "/b"), Scratch("/s", 1), Secrets("db"),
+		ReadonlyVolume("v", "/v"), NomadVolume("csi:d", "d", "/d"), Cron("0 9 * * *", "UTC"), Every(time.Hour),
 		Scheduled(spec.CallSchedule{Name: "n", Method: "m", Missed: "skip"}, 1),
 	}
 }

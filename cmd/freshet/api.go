@@ -31,6 +31,11 @@ func (a apiClient) do(ctx context.Context, method, path string, query url.Values
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
+	return a.exchange(request)
+}
+
+// exchange sends a request as do does.
+func (a apiClient) exchange(request *http.Request) (*http.Response, error) {
 	if a.token != "" {
 		request.Header.Set("Authorization", "Bearer "+a.token)
 	}

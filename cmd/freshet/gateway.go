@@ -13,6 +13,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/internal/secrets"
+	"github.com/freshet-dev/freshet/internal/volumes"
 	"github.com/freshet-dev/freshet/jobspecs"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
@@ -25,6 +26,7 @@ type gatewayOptions struct {
 	origins  []string
 	private  bool
 	payload  int64
+	volumes  string
 	web      webOptions
 }
 
@@ -43,6 +45,7 @@ FRESHET_CALLBACK_SECRET signs what callers are told who want to know that their 
 	}
 	o.addFlags(cmd, "127.0.0.1:8600")
 	cmd.Flags().StringVar(&o.blobs, "blobs", "", "URL of the blob store, such as file:///var/lib/freshet/blobs")
+	cmd.Flags().StringVar(&o.volumes, "volumes", "", "directory of the cluster's volumes, where this gateway reaches them (default: none)")
 	cmd.Flags().IntVar(&o.replicas, "replicas", 1, "copies of each stream in the NATS cluster")
 	cmd.Flags().StringVar(&o.auth, "auth", "", "ask callers for a token: on or off (default: off on a loopback address, else on)")
 	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "web origins whose pages may use the API, * for all (default: none)")
@@ -66,6 +69,14 @@ func (o gatewayOptions) asks(cmd *cobra.Command) (bool, error) {
 		return host != "localhost" && (address == nil || !address.IsLoopback()), nil
 	}
 	return false, usagef(cmd, "--auth %s: use on or off", o.auth)
+}
+
+// openVolumes opens the directory of the volumes; nil where there is none.
+func (o gatewayOptions) openVolumes() (*volumes.Store, error) {
+	if o.volumes == "" {
+		return nil, nil //nolint:nilnil // none is an answer
+	}
+	return volumes.Open(o.volumes)
 }
 
 func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
@@ -93,11 +104,15 @@ func runGateway(cmd *cobra.Command, env environment, o gatewayOptions) error {
 	if err != nil {
 		return err
 	}
+	kept, err := o.openVolumes()
+	if err != nil {
+		return err
+	}
 	watcher := jobs.NewWatcher(nomad, nil, log)
 	watcher.Open(ctx)
 	defer watcher.Close()
 	g, err := gateway.New(gateway.Config{
-		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Secrets: secrets.New(nomad), Streams: queue.Settings{Replicas: o.replicas},
+		NATS: nc, Functions: watcher, Blobs: store, Jobs: nomadJobs{nomad}, Secrets: secrets.New(nomad), Volumes: kept, Streams: queue.Settings{Replicas: o.replicas},
 		Registry: prometheus.NewRegistry(), Version: version, Log: log, Auth: auth, RootToken: env.rootToken, Origins: o.origins,
 		CallbackSecret: env.callbackSecret, PrivateCallbacks: o.private, MaxPayload: o.payload, WebDomain: o.web.domain,
 	})

@@ -91,7 +91,7 @@ func newTokenCreate(env environment) *cobra.Command {
 		},
 	}
 	o.addFlags(cmd)
-	cmd.Flags().StringSliceVar(&verbs, "verbs", []string{"call", "read"}, "what it allows: call, read, deploy, exec, secret, admin")
+	cmd.Flags().StringSliceVar(&verbs, "verbs", []string{"call", "read"}, "what it allows: call, read, deploy, exec, secret, volume, admin")
 	cmd.Flags().StringSliceVar(&namespaces, "namespaces", nil, "where (default: everywhere)")
 	cmd.Flags().StringSliceVar(&functions, "functions", nil, "for which apps or functions (default: all)")
 	cmd.Flags().Float64Var(&rate, "rate", 0, "requests a second that each gateway takes (default: any number)")

@@ -42,7 +42,7 @@ func Start(ctx context.Context, state *State, programs Programs, log zerolog.Log
 	if err := state.checkPorts(); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"logs", "nats", "nomad", "blobs", "driver"} {
+	for _, dir := range []string{"logs", "nats", "nomad", "blobs", "driver", "volumes"} {
 		if err := os.MkdirAll(state.path(dir), 0o700); err != nil {
 			return nil, fmt.Errorf("make state directory: %w", err)
 		}
@@ -73,7 +73,7 @@ func (c *Cluster) commands(nomadConfig string) []command {
 			name: "gateway", path: c.programs.Freshet,
 			args: []string{
 				"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", s.Ports.Gateway),
-				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(), "--auth", s.auth(), "--private-callbacks",
+				"--nats", s.NATS(), "--nomad", s.Nomad(), "--blobs", s.Blobs(), "--volumes", s.Volumes(), "--auth", s.auth(), "--private-callbacks",
 				"--web-domain", s.Domain, "--tls-listen", s.TLS, "--tls-dir", s.path("tls"),
 			},
 			env:        append(natsUser(s, queue.RoleGateway), "FRESHET_ROOT_TOKEN="+s.Token, "FRESHET_CALLBACK_SECRET="+s.CallbackSecret),

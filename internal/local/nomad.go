@@ -67,6 +67,7 @@ plugin "freshet-driver" {
     runsc            = {{printf "%q" .Runsc}}
     worker           = {{printf "%q" .Worker}}
     blobs            = {{printf "%q" .Blobs}}
+    volumes          = {{printf "%q" .Volumes}}
     allow_host_paths = true
     cgroup_parent    = {{printf "%q" .CgroupParent}}
     ahead {
@@ -89,8 +90,8 @@ plugin "freshet-driver" {
 `
 
 type nomadValues struct {
-	Ports                                                                               Ports
-	DataDir, PluginDir, DriverDir, Runsc, Worker, Blobs, NATS, Password, Gateway, Token string
+	Ports                                                                                        Ports
+	DataDir, PluginDir, DriverDir, Runsc, Worker, Blobs, Volumes, NATS, Password, Gateway, Token string
 	// CgroupParent keeps the tasks of this state directory apart from those of others on the machine.
 	CgroupParent string
 	AheadMB      int
@@ -123,7 +124,7 @@ func (s *State) writeNomadConfig(programs Programs, role string) (string, error)
 	}
 	config, err := renderNomad(nomadValues{
 		Ports: s.Ports, DataDir: s.path("nomad"), PluginDir: pluginDir, DriverDir: s.DriverDir(),
-		Runsc: programs.Runsc, Worker: programs.Worker, Blobs: s.Blobs(), NATS: s.NATS(), Password: role, Gateway: s.Gateway(), Token: s.Token,
+		Runsc: programs.Runsc, Worker: programs.Worker, Blobs: s.Blobs(), Volumes: s.Volumes(), NATS: s.NATS(), Password: role, Gateway: s.Gateway(), Token: s.Token,
 		CgroupParent: s.cgroupParent(), AheadMB: aheadMB,
 	})
 	if err != nil {

@@ -160,5 +160,8 @@ func (s *State) NATS() string { return url("nats", s.Ports.NATS) }
 // Blobs is the blob store's URL.
 func (s *State) Blobs() string { return "file://" + s.path("blobs") }
 
+// Volumes is the directory of the volumes.
+func (s *State) Volumes() string { return s.path("volumes") }
+
 // DriverDir is the driver's data directory.
 func (s *State) DriverDir() string { return s.path("driver") }

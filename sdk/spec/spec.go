@@ -144,6 +144,9 @@ type Config struct {
 	// Secrets are those whose keys become variables of the guest's environment: "db" in its newest version, "db@3" in that one,
 	// "db:USER,PASSWORD" when it must have these keys. A variable that env sets too is env's; of two secrets' the later one's.
 	Secrets []string `json:"secrets,omitempty"`
+	// NamedVolumes are directories that functions share. What a load hook read from one is frozen with the worker; what is read later is as
+	// it is then.
+	NamedVolumes []Volume `json:"volume,omitempty"`
 	// Network is what the guest may reach.
 	Network Network `json:"network"`
 	// Schedules have the function called by a clock.

@@ -147,6 +147,7 @@ func (c *checker) config(cfg Config) {
 	checkParameters(c, cfg.Parameters)
 	c.retries(cfg.Retries)
 	checkSecrets(c, cfg)
+	checkVolumes(c, cfg)
 	c.network(cfg.Network)
 	checkWeb(c, cfg)
 	c.container(cfg)

@@ -31,56 +31,56 @@ func (s seen) has(value string) bool { return s.Loaded == digest(value) && s.Now
 // TestSecretsReachWorkersAndNothingElse: a deploy wants its secret, workers have its values, a changed one is never thawed in its old
 // value, and no log, job or document shows one.
 func TestSecretsReachWorkersAndNothingElse(t *testing.T) {
-	out, err := shared.Freshet("deploy", "guest")
+	out, err := shared.Freshet("deploy", "./secrets")
 	if err == nil || !strings.Contains(out, "no secret db in namespace default: make it with `freshet secret create db KEY=VALUE`") {
 		t.Fatalf("deployed without its secret: %v: %s", err, out)
 	}
 	must(t, "secret", "create", "db", "USER=theirs")
-	out, err = shared.Freshet("deploy", "guest")
+	out, err = shared.Freshet("deploy", "./secrets")
 	if err == nil || !strings.Contains(out, "the secret has no key PASSWORD") {
 		t.Fatalf("deployed without a required key: %v: %s", err, out)
 	}
 	must(t, "secret", "set", "db", "PASSWORD="+firstPassword)
-	must(t, "deploy", "guest")
-	defer must(t, "delete", "store")
+	must(t, "deploy", "./secrets")
+	defer must(t, "delete", "keeper")
 
-	first := call[seen](t, "secret", "1")
+	first := call[seen](t, "keeper.secret", "1")
 	if !first.has(firstPassword) {
 		t.Errorf("the worker has %+v", first)
 	}
 	if first.User != "mine" {
 		t.Errorf("the function's own variable is %q", first.User)
 	}
-	awaitIdle(t, "secret")
-	if thawed := call[seen](t, "secret", "1"); thawed != first {
+	shared.AwaitIdle(t, "keeper", "secret")
+	if thawed := call[seen](t, "keeper.secret", "1"); thawed != first {
 		t.Errorf("got %+v, want a thaw of %+v", thawed, first)
 	}
 
 	// A worker that runs keeps what it has; the next one has the new value, although there is a frozen one of its code.
 	must(t, "secret", "set", "db", "PASSWORD="+secondPassword)
-	awaitIdle(t, "secret")
-	second := call[seen](t, "secret", "1")
+	shared.AwaitIdle(t, "keeper", "secret")
+	second := call[seen](t, "keeper.secret", "1")
 	if !second.has(secondPassword) || second.Load == first.Load {
 		t.Errorf("after the change the worker has %+v", second)
 	}
 
 	// With --restart, workers that run are replaced.
 	out = must(t, "secret", "set", "db", "PASSWORD="+thirdPassword, "--restart")
-	if !strings.Contains(out, "The workers of store.secret are being replaced.") {
+	if !strings.Contains(out, "The workers of keeper.secret are being replaced.") {
 		t.Errorf("set --restart says %s", out)
 	}
-	until(t, "the new value is there", "secret", "1", func(s seen) bool { return s.has(thirdPassword) })
+	until(t, "the new value is there", "keeper.secret", "1", func(s seen) bool { return s.has(thirdPassword) })
 
 	// An old value that is set again is a version of its own.
 	must(t, "secret", "set", "db", "PASSWORD="+firstPassword)
-	awaitIdle(t, "secret")
-	if again := call[seen](t, "secret", "1"); !again.has(firstPassword) || again.Load == first.Load {
+	shared.AwaitIdle(t, "keeper", "secret")
+	if again := call[seen](t, "keeper.secret", "1"); !again.has(firstPassword) || again.Load == first.Load {
 		t.Errorf("after the change back the worker has %+v", again)
 	}
 	checkNothingShows(t)
 
 	out, err = shared.Freshet("secret", "rm", "db")
-	if err == nil || !strings.Contains(out, "secret db is used by store.secret") {
+	if err == nil || !strings.Contains(out, "secret db is used by keeper.secret") {
 		t.Errorf("removed a secret in use: %v: %s", err, out)
 	}
 	must(t, "secret", "rm", "db", "--force")
@@ -98,7 +98,7 @@ func checkNothingShows(t *testing.T) {
 				t.Errorf("%s has a value", path)
 			}
 		}
-		for _, args := range [][]string{{"secret", "ls", "--json"}, {"secret", "versions", "db", "--json"}, {"history", "store"}, {"logs", "store.secret"}, {"ps"}} {
+		for _, args := range [][]string{{"secret", "ls", "--json"}, {"secret", "versions", "db", "--json"}, {"history", "keeper"}, {"logs", "keeper.secret"}, {"ps"}} {
 			if out := must(t, args...); strings.Contains(out, value) {
 				t.Errorf("freshet %s shows a value: %s", strings.Join(args, " "), out)
 			}

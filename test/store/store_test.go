@@ -67,11 +67,11 @@ func nomad(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// call calls a function of the tests' app.
+// call calls a function.
 func call[Out any](t *testing.T, function, input string) Out {
 	t.Helper()
 	var out Out
-	text := must(t, "call", "store."+function, input)
+	text := must(t, "call", function, input)
 	if err := json.Unmarshal([]byte(text), &out); err != nil {
 		t.Fatalf("%s says %s: %v", function, text, err)
 	}
@@ -96,11 +96,6 @@ func holders(t *testing.T, text string) []string {
 		t.Fatal(err)
 	}
 	return found
-}
-
-func awaitIdle(t *testing.T, function string) {
-	t.Helper()
-	shared.AwaitIdle(t, "store", function)
 }
 
 // until calls a function until its answer is as wanted.

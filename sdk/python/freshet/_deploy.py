@@ -22,7 +22,7 @@ _PLAIN = {
     "env": dict,
 }
 _DURATIONS = ("timeout", "startup_timeout", "queue_timeout", "drain")
-_OTHER = ("name", "python", "cpu", "memory", "retries", "snapshot", "scale", "egress", "allow", "mounts", "include")
+_OTHER = ("name", "python", "cpu", "memory", "retries", "snapshot", "scale", "egress", "allow", "mounts", "volumes", "include")
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -90,6 +90,8 @@ def _setting(spec: dict[str, Any], name: str, value: Any) -> None:
         spec.setdefault("network", {}).update(egress=True, allow=_of(list, value))
     elif name == "mounts":
         spec["mount"] = [{"source": source, "target": target, "readonly": True} for target, source in _of(dict, value).items()]
+    elif name == "volumes":
+        spec["volume"] = [_volume(target, text) for target, text in _of(dict, value).items()]
     else:
         raise ValueError(f"there is no such setting: use one of {', '.join(sorted((*_PLAIN, *_DURATIONS, *_OTHER)))}")
 
@@ -100,6 +102,14 @@ def _of(kind: type, value: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"write a {kind.__name__}")
     return value
+
+
+def _volume(target: str, text: Any) -> dict[str, Any]:
+    """A volume's name, with ":ro" after it where it is only to be read."""
+    name, _, mode = _of(str, text).partition(":")
+    if mode not in ("", "ro"):
+        raise ValueError('write a volume\'s name, or "name:ro"')
+    return {"name": name, "target": target, **({"readonly": True} if mode else {})}
 
 
 def _duration(value: Any) -> str:

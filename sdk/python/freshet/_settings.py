@@ -19,7 +19,7 @@ def function(**settings: Any) -> Callable[[_T], _T]:
 
     Settings, each with its default where it is left out: name, image, python, args, cpu (MHz), memory (MB), timeout, startup_timeout,
     concurrency, max_pending, max_running, queue_timeout, retries, snapshot, scale, env, secrets, egress,
-    allow, mounts, user, priority, drain.
+    allow, mounts, volumes, user, priority, drain.
     docs/python.md says what each means. Durations are numbers of seconds, or texts such as "5m".
     """
 

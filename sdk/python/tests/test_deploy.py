@@ -49,7 +49,7 @@ class Described(unittest.TestCase):
 
             @deployed(
                 name="second", image="other", allow=["10.0.0.0/8"], mounts={"/data": "/srv"}, secrets=["db", "hf:HF_TOKEN"],
-                python="/opt/python", args=("-O",),
+                python="/opt/python", volumes={"/models": "models:ro", "/out": "results"}, args=("-O",),
             )
             class Two: ...
 
@@ -79,6 +79,9 @@ class Described(unittest.TestCase):
         )
         self.assertEqual((two["name"], two["image"], two["command"], two["args"]), ("second", "other", "/opt/python", ["-O"]))
         self.assertEqual(two["network"], {"egress": True, "allow": ["10.0.0.0/8"]})
+        self.assertEqual(
+            two["volume"], [{"name": "models", "target": "/models", "readonly": True}, {"name": "results", "target": "/out"}]
+        )
         self.assertEqual(two["secrets"], ["db", "hf:HF_TOKEN"])
         self.assertEqual(two["mount"], [{"source": "/srv", "target": "/data", "readonly": True}])
         self.assertEqual(three["handler"]["entry"], "app:three")

@@ -1,4 +1,4 @@
-// Command guest is an app for the tests of secrets and volumes: its functions tell what they see of them.
+// Command secrets is an app for the tests of secrets: its function tells what it sees of one.
 package main
 
 import (
@@ -24,7 +24,7 @@ type seen struct {
 
 func main() {
 	var loaded, load string
-	app := freshet.New("store")
+	app := freshet.New("keeper")
 	freshet.Func(app, "secret", func(context.Context, int) (seen, error) {
 		return seen{digest(loaded), digest(os.Getenv("PASSWORD")), os.Getenv("USER"), load}, nil
 	}, freshet.Secrets("db:PASSWORD"), freshet.Env("USER", "mine"), freshet.ScaledownWindow(time.Second), freshet.Scale(0, 1),
