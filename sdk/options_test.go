@@ -2,11 +2,10 @@ package freshet
 
 import (
 	"context"
-	"reflect"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/freshet-dev/freshet/sdk/internal/spectest"
 	"github.com/freshet-dev/freshet/sdk/spec"
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
@@ -43,43 +42,7 @@ func TestEveryFieldOfTheSpecHasItsOption(t *testing.T) {
 	app := New("a")
 	Func(app, "f", func(context.Context, string) (string, error) { return "", nil }, everyOption()...)
 	got := app.functions[0].spec
-	reasons := noOption()
-	unset(reflect.ValueOf(got), "", func(path string) {
-		for at := path; at != ""; at = at[:max(0, strings.LastIndexByte(at, '.'))] {
-			if _, ok := reasons[at]; ok {
-				return
-			}
-		}
+	for _, path := range spectest.Unset(got, noOption()) {
 		t.Errorf("no option sets %s: add one, or say in noOption why there is none", path)
-	})
-}
-
-// unset tells the paths of the fields of a value that are zero, in every element of lists together.
-func unset(v reflect.Value, path string, tell func(string)) {
-	switch {
-	case v.Kind() == reflect.Pointer && !v.IsNil():
-		unset(v.Elem(), path, tell)
-	case v.Kind() == reflect.Slice && v.Len() > 0 && v.Type().Elem().Kind() == reflect.Struct:
-		zero := map[string]int{}
-		for i := range v.Len() {
-			unset(v.Index(i), path, func(field string) { zero[field]++ })
-		}
-		for field, count := range zero {
-			if count == v.Len() {
-				tell(field)
-			}
-		}
-	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			field := v.Type().Field(i)
-			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if name == "" && field.Anonymous {
-				unset(v.Field(i), path, tell)
-				continue
-			}
-			unset(v.Field(i), strings.TrimPrefix(path+"."+name, "."), tell)
-		}
-	case v.IsZero():
-		tell(path)
 	}
 }

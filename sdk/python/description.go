@@ -58,6 +58,7 @@ func DescribeFile(ctx context.Context, interpreter, file string) (d Description,
 	}
 	var raw struct {
 		Manifest json.RawMessage `json:"manifest"`
+		Where    []string        `json:"where"` // each function's file and line
 		Files    []File          `json:"files"`
 	}
 	if err := json.Unmarshal(out, &raw); err != nil {
@@ -67,5 +68,20 @@ func DescribeFile(ctx context.Context, interpreter, file string) (d Description,
 	if err != nil {
 		return Description{}, fmt.Errorf("read %s: %w", file, err)
 	}
+	if err := check(manifest, raw.Where); err != nil {
+		return Description{}, err
+	}
 	return Description{Manifest: manifest, Files: raw.Files}, nil
+}
+
+// check tells what is wrong with the functions' settings, while it is known where in the file they stand.
+func check(manifest spec.Manifest, where []string) error {
+	var wrong []error
+	for i, f := range manifest.Functions {
+		f.Image = "the deploy may name or build it"
+		if err := f.Validate(); err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", where[i], err))
+		}
+	}
+	return errors.Join(wrong...)
 }

@@ -17,9 +17,8 @@ def app(name: str, **defaults: Any) -> None:
 def function(**settings: Any) -> Callable[[_T], _T]:
     """Makes a function, or a class with its methods, one that `freshet deploy` deploys.
 
-    Settings, each with its default where it is left out: name, image, python, args, cpu (MHz), memory (MB), timeout, startup_timeout,
-    concurrency, max_pending, max_running, queue_timeout, retries, snapshot, scale, env, secrets, egress,
-    allow, mounts, volumes, user, priority, drain.
+    Settings are such as image, gpu, memory, timeout, concurrency, retries, scale, schedule, web, env and secrets, each with its default
+    where it is left out.
     docs/python.md says what each means. Durations are numbers of seconds, or texts such as "5m".
     """
 

@@ -79,23 +79,50 @@ class Described(unittest.TestCase):
         )
         self.assertEqual((two["name"], two["image"], two["command"], two["args"]), ("second", "other", "/opt/python", ["-O"]))
         self.assertEqual(two["network"], {"egress": True, "allow": ["10.0.0.0/8"]})
-        self.assertEqual(
-            two["volume"], [{"name": "models", "target": "/models", "readonly": True}, {"name": "results", "target": "/out"}]
-        )
+        self.assertEqual(two["volume"], [{"name": "models", "target": "/models", "readonly": True}, {"name": "results", "target": "/out"}])
         self.assertEqual(two["secrets"], ["db", "hf:HF_TOKEN"])
         self.assertEqual(two["mount"], [{"source": "/srv", "target": "/data", "readonly": True}])
         self.assertEqual(three["handler"]["entry"], "app:three")
 
+    def test_short_forms(self) -> None:
+        for setting, (field, want) in {
+            "gpu=2": ("resources", {"gpus": 2}),
+            "gpu='h100'": ("resources", {"gpus": 1, "gpu_kinds": ["h100"]}),
+            "cpu=1, gpu=(2, 'h100', 'a100')": ("resources", {"cpu": 1, "gpus": 2, "gpu_kinds": ["h100", "a100"]}),
+            "rate=0.5": ("rate", {"per_second": 0.5}),
+            "web=True": ("web", {"enabled": True}),
+            "web={'public': True}": ("web", {"enabled": True, "public": True}),
+            "snapshot={'gpu': True}": ("snapshot", {"enabled": True, "gpu": True}),
+            "schedule='0 9 * * *'": ("schedule", [{"cron": "0 9 * * *"}]),
+            "schedule={'every': 60, 'input': {'a': 'b'}}": ("schedule", [{"every": "60s", "input": '{"a": "b"}'}]),
+            "writable=64": ("writable", {"size": 64}),
+            "ulimit={'nofile': 1024}": ("ulimit", [{"nofile": "1024"}]),
+            "egress=False, allow=['1.1.1.1/32']": ("network", {"egress": True, "allow": ["1.1.1.1/32"]}),
+            "scratch={'/t': 0}, mounts={'/d': '/s'}": (
+                "mount",
+                [{"type": "tmpfs", "target": "/t"}, {"source": "/s", "target": "/d", "readonly": True}],
+            ),
+        }.items():
+            self.write(app=f"import freshet\n@freshet.function({setting})\ndef f(): ...\n")
+            with self.subTest(setting):
+                self.assertEqual(self.describe()["manifest"]["functions"][0][field], want)
+
     def test_what_is_wrong_is_said_with_its_line(self) -> None:
         for decorator, says in {
             "@freshet.function(timeout=f())": "app.py:2: f(): write a plain value",
-            "@freshet.function(concurrency='2')": "concurrency = '2': write a int",
+            "@freshet.function(concurrency='2')": "concurrency = '2': write a whole number",
             "@freshet.function(concurency=2)": "there is no such setting",
             "@freshet.function(scale=3)": "write a dict",
             "@freshet.function('name')": "settings have names",
             "@freshet.function(cpu=1 / 0)": "division by zero",
             "@freshet.function(args=['x' * 10 ** 9])": "write a plain value",
             "@freshet.function(retries=True)": "write a dict",
+            "@freshet.function(retries={'most': 1})": "app.py:2: f: retries = {'most': 1}: most: there is no such field",
+            "@freshet.function(scale={'min': '1'})": "scale = {'min': '1'}: min: write a whole number",
+            "@freshet.function(schedule=[{'every': 60}, {'cron': 9}])": "1: cron: write a text",
+            "@freshet.function(gpu=(2, 100))": "write a number of GPUs",
+            "@freshet.function(timeout='soon')": "app.py:2: f: timeout = 'soon': write a number of seconds, or a text such as",
+            "@freshet.function(env={'A': 1})": "A: write a text",
         }.items():
             self.write(app=f"import freshet\n{decorator}\ndef f(): ...\n")
             with self.subTest(decorator):
