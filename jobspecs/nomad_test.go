@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/zclconf/go-cty/cty"
+	"pgregory.net/rapid"
 
 	"github.com/freshet-dev/freshet/internal/jobs"
 	"github.com/freshet-dev/freshet/internal/nomadtest"
@@ -53,4 +55,30 @@ func TestNomadKeepsGroupsAndPolicy(t *testing.T) {
 	if d := cmp.Diff([]string{"worker", "worker-a100-80gb", "worker-nvidia-gpu", "worker-any"}, names); d != "" {
 		t.Error(d)
 	}
+}
+
+// TestWrittenJobSaysTheSame: the text of a function's job, read by a real Nomad, is the function's spec.
+func TestWrittenJobSaysTheSame(t *testing.T) {
+	nomad := nomadtest.Start(t)
+	rapid.Check(t, func(t *rapid.T) {
+		want := function(t)
+		for name, value := range want.Env {
+			want.Env[name] = cty.StringVal(value).AsString() // HCL composes characters
+		}
+		text, err := jobspecs.HCL(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, err := nomad.Jobs().ParseHCL(string(text), true)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		got, err := jobs.Function(job)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		if d := cmp.Diff(want.WithDefaults(), got, cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("%s in\n%s", d, text)
+		}
+	})
 }

@@ -145,36 +145,55 @@ func (d deployed) print(out io.Writer, took time.Duration) {
 	}
 }
 
-// deploy builds what source names, uploads it and registers its functions.
-func deploy(ctx context.Context, client apiClient, source string, o deployOptions) (deployed, error) {
+// provided is an app whose code and images the cluster has.
+type provided struct {
+	manifest spec.Manifest
+	// built and uploaded are how long each took.
+	built, uploaded time.Duration
+}
+
+// provide builds what source names and uploads it. The manifest says where it is.
+func provide(ctx context.Context, client apiClient, source string, o deployOptions) (provided, error) {
 	tmp, err := os.MkdirTemp("", "freshet-deploy-")
 	if err != nil {
-		return deployed{}, fmt.Errorf("make a folder for the build: %w", err)
+		return provided{}, fmt.Errorf("make a folder for the build: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // in the temporary directory
 	code := filepath.Join(tmp, "code")
 	began := time.Now()
 	manifest, err := build(ctx, source, code, o)
 	if err != nil {
-		return deployed{}, err
+		return provided{}, err
 	}
 	if err := provideImages(ctx, client, source, manifest, o); err != nil {
-		return deployed{}, err
+		return provided{}, err
 	}
 	built := time.Now()
 	digest, err := upload(ctx, client, code)
 	if err != nil {
-		return deployed{}, err
+		return provided{}, err
 	}
 	uploaded := time.Now()
-	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}, "strategy": {o.strategy}}
 	if o.trial != nil {
 		if manifest.App, err = o.trial(manifest.App); err != nil {
-			return deployed{}, err
+			return provided{}, err
 		}
-		query.Set("ephemeral", "true")
 	}
 	complete(manifest, digest, o)
+	return provided{manifest, built.Sub(began), uploaded.Sub(built)}, nil
+}
+
+// deploy builds what source names, uploads it and registers its functions.
+func deploy(ctx context.Context, client apiClient, source string, o deployOptions) (deployed, error) {
+	app, err := provide(ctx, client, source, o)
+	if err != nil {
+		return deployed{}, err
+	}
+	began, manifest := time.Now(), app.manifest
+	query := url.Values{"namespace": {o.namespace}, "message": {o.message}, "commit": {o.commit}, "strategy": {o.strategy}}
+	if o.trial != nil {
+		query.Set("ephemeral", "true")
+	}
 	var answer deployed
 	if o.warm {
 		query.Set("warm", "true")
@@ -185,7 +204,7 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 	if err := client.json(ctx, http.MethodPut, "/v1/apps/"+manifest.App, query, manifest, &answer); err != nil {
 		return deployed{}, fmt.Errorf("deploy %s: %w", manifest.App, err)
 	}
-	answer.built, answer.uploaded, answer.registered = built.Sub(began), uploaded.Sub(built), time.Since(uploaded)
+	answer.built, answer.uploaded, answer.registered = app.built, app.uploaded, time.Since(began)
 	return answer, nil
 }
 

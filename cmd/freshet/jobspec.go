@@ -8,8 +8,8 @@ import (
 	"github.com/freshet-dev/freshet/jobspecs"
 )
 
-func newJobspec() *cobra.Command {
-	return &cobra.Command{
+func newJobspec(env environment) *cobra.Command {
+	cmd := &cobra.Command{
 		Use:   "jobspec [NAME]",
 		Short: "Print a Nomad jobspec to copy",
 		Long: `Prints a commented Nomad jobspec of a function, to copy and run with 'nomad job run'. Without a name it lists those that
@@ -32,4 +32,6 @@ there are.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(newJobspecRender(env))
+	return cmd
 }

@@ -52,7 +52,7 @@ A first round, on one machine:
 	)
 	for _, cmd := range []*cobra.Command{
 		newNew(env), newRun(env), newServe(env), newDeploy(env), newCall(env), newMap(env), newSpawn(env), newResult(env), newCancel(env), newCalls(env), newSchedule(env), newSecret(env), newVolume(env), newToken(env),
-		newPs(env), newTop(env), newInspect(env), newLogs(env), newExec(env), newShell(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newImage(env), newContext(env), newJobspec(), newSimulate(),
+		newPs(env), newTop(env), newInspect(env), newLogs(env), newExec(env), newShell(env), newScale(env), newDelete(env), newHistory(env), newRollback(env), newImage(env), newContext(env), newJobspec(env), newSimulate(),
 	} {
 		cmd.GroupID = "use"
 		root.AddCommand(cmd)

@@ -123,6 +123,25 @@ func TestHandWrittenJobIsAFunction(t *testing.T) {
 	})
 }
 
+// TestRenderedJobspecIsTheDeploy: what `freshet jobspec render` prints changes nothing for Nomad where the app is deployed.
+func TestRenderedJobspecIsTheDeploy(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := shared.Freshet("jobspec", "render", "../../examples/gosearch", "--out", dir); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := nomad(t, "job", "plan", "-no-color", filepath.Join(dir, "gosearch.search.nomad.hcl"))
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "+") && !strings.HasPrefix(line, "+/- Job") || strings.HasPrefix(line, "-") {
+			t.Errorf("the plan has: %s", line)
+		}
+	}
+	t.Log(out)
+}
+
 // status calls a function by plain HTTP and returns the answer's status.
 func status(t *testing.T, function, body string) int {
 	t.Helper()
