@@ -231,6 +231,7 @@ func ExampleOption() {
 		// What the program finds around it.
 		freshet.Image("debian:12"), freshet.ImageAuth("", "me", "secret"), freshet.ImagePull(time.Minute, false), freshet.WorkDir("/srv"),
 		freshet.User("nobody", "audio"), freshet.Env("MODE", "fast"), freshet.Secrets("db"), freshet.Mount("/data", "/data"),
+		freshet.Volume("results", "/results"), freshet.ReadonlyVolume("models", "/models"), freshet.NomadVolume("csi:disk-7", "disk", "/disk"),
 		freshet.Scratch("/scratch", 1<<30), freshet.ReadonlyRoot(), freshet.Writable(spec.MediumDisk, 512), freshet.Capabilities("net_bind_service"),
 		// What it reaches.
 		freshet.Egress("203.0.113.0/24:443"), freshet.DNS("203.0.113.53"), freshet.DNSSearch([]string{"example.org"}, []string{"ndots:2"}),
