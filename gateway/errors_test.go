@@ -46,7 +46,7 @@ func TestBadRequestsAreToldWhatToMend(t *testing.T) {
 		says         string
 	}{
 		"unknown function": {"POST", "/v1/functions/demo/ecko/call", nil, nil, 404, "demo.ecko"},
-		"unknown path":     {"GET", "/v2/nothing", nil, nil, 404, "/v2/nothing"},
+		"unknown path":     {"GET", "/v3/nothing", nil, nil, 404, "/v3/nothing"},
 		"wrong method":     {"GET", callEcho, nil, nil, 405, "POST"},
 		"bad timeout":      {"POST", callEcho, http.Header{"Freshet-Timeout": {"soon"}}, nil, 400, "Freshet-Timeout"},
 		"long key":         {"POST", callEcho, http.Header{"Idempotency-Key": {strings.Repeat("x", 300)}}, nil, 400, "Idempotency-Key"},

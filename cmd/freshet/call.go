@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -96,13 +97,14 @@ func readInput(cmd *cobra.Command, request client.Request, given []string, file 
 	return request, closer, nil
 }
 
-// guessType calls JSON what looks like it.
+// guessType calls JSON what looks like it: what begins like an object, a list or a text, though it may be wrong, and what is a number or a word
+// of JSON as a whole.
 func guessType(given string, input []byte) string {
 	if given != "" {
 		return given
 	}
 	text := strings.TrimSpace(string(input[:min(len(input), 4<<10)]))
-	if text == "" || strings.ContainsAny(text[:1], `{["`) || strings.Trim(text[:1], "-0123456789tfn") == "" {
+	if text == "" || strings.ContainsAny(text[:1], `{["`) || json.Valid([]byte(text)) {
 		return "application/json"
 	}
 	return "text/plain; charset=utf-8"
