@@ -227,7 +227,7 @@ func ExampleOption() {
 		freshet.CPU(500), freshet.MemoryMB(512), freshet.MemoryHardLimit(1024), freshet.CPUHardLimit(), freshet.SharedMemory(64 << 20),
 		freshet.Processes(100), freshet.Ulimit("nofile", "1024"), freshet.TargetInflight(8), freshet.Buffer(1), freshet.ScaledownWindow(time.Minute),
 		// Where it runs, and under which names.
-		freshet.Namespace("default"), freshet.Version("1.2"), freshet.Datacenters("dc1"), freshet.Drain(time.Minute),
+		freshet.Datacenters("dc1"), freshet.Drain(time.Minute),
 		// What the program finds around it.
 		freshet.Image("debian:12"), freshet.ImageAuth("", "me", "secret"), freshet.ImagePull(time.Minute, false), freshet.WorkDir("/srv"),
 		freshet.User("nobody", "audio"), freshet.Env("MODE", "fast"), freshet.Secrets("db"), freshet.Mount("/data", "/data"),

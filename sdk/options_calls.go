@@ -7,16 +7,6 @@ import (
 	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
-// Namespace is the environment that the function is deployed to, a Nomad namespace. Default: the deploy's.
-func Namespace(name string) Option {
-	return func(f *function) { f.spec.Namespace = name }
-}
-
-// Version is the text that tells this version from others, up to 128 bytes. Default: the deploy makes one from the code.
-func Version(text string) Option {
-	return func(f *function) { f.spec.Version = text }
-}
-
 // Datacenters are those that workers may run in. Default: all.
 func Datacenters(names ...string) Option {
 	return func(f *function) { f.spec.Datacenters = names }

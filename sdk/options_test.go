@@ -13,7 +13,7 @@ import (
 // everyOption is each option once.
 func everyOption() []Option {
 	return []Option{
-		Namespace("n"), Version("v"), Datacenters("dc"), Priority(1), User("u", "g"), Env("A", "B"), CPU(1), MemoryMB(1), GPU(1, "h100"),
+		Datacenters("dc"), Priority(1), User("u", "g"), Env("A", "B"), CPU(1), MemoryMB(1), GPU(1, "h100"),
 		Scale(1, 2), TargetInflight(1), Buffer(1), ScaledownWindow(1), ZeroWindow(1), BacklogTarget(1), StartsPerMinute(1),
 		PredictPeriod(1), Warm("* * * * *", "UTC", time.Hour, 1), Drain(1), Timeout(1), StartupTimeout(1), Concurrency(1), MaxPending(1),
 		MaxRunning(1), QueueTimeout(1), CancelOnDisconnect(), Rate(1, 1), Retries(1, 1, 1), RetryDelay(1), RetryOn(wire.KindUser),
@@ -29,7 +29,7 @@ func everyOption() []Option {
 // noOption says why a field of the spec is no option's; a field's own fields are meant too.
 func noOption() map[string]string {
 	return map[string]string{
-		"app": "freshet.New names it", "name": "freshet.Func names it", "handler": "it is the SDK's", "code": "the deploy sets it",
+		"app": "freshet.New names it", "namespace": "the deploy says where", "version": "the deploy makes it of the code", "name": "freshet.Func names it", "handler": "it is the SDK's", "code": "the deploy sets it",
 		"build": "it is not for functions", "batching": "freshet.Batched has it", "methods": "freshet.Method adds them",
 		"parameter": "a class's fields declare them", "entrypoint": "the program is the function's own", "command": "as entrypoint",
 		"args": "as entrypoint", "tty": "its streams are the protocol's", "cap_drop": "a handler has none", "volumes": "Mount says it",
