@@ -92,6 +92,11 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, err)
 		return
 	}
+	warm, err := parseWarm(query)
+	if err != nil {
+		d.refuse(w, r, err)
+		return
+	}
 	manifest, err := d.readManifest(w, r, namespaceOf(query))
 	if err != nil {
 		d.refuse(w, r, err)
@@ -103,7 +108,7 @@ func (d *deploys) handleDeploy(w http.ResponseWriter, r *http.Request) {
 	}
 	d.answer(w, r, manifest, order{
 		Deploy: history.Deploy{Namespace: namespaceOf(query), Message: query.Get("message"), Commit: query.Get("commit")},
-		warm:   query.Get("warm") == "true", ephemeral: query.Get("ephemeral") == "true", recreate: move,
+		warm:   warm, ephemeral: query.Get("ephemeral") == "true", recreate: move,
 	})
 }
 
@@ -133,7 +138,7 @@ func (d *deploys) readManifest(w http.ResponseWriter, r *http.Request, namespace
 			return spec.Manifest{}, err
 		}
 	}
-	return manifest, nil
+	return manifest, d.checkDomains(manifest)
 }
 
 func (d *deploys) checkFunction(ctx context.Context, f spec.Function, namespace string) error {

@@ -206,7 +206,7 @@ func newCall(now time.Time) string { return ulid.MustNew(ulid.Timestamp(now), ra
 // ask publishes the call and waits for its result.
 func (x *exchange) ask(ctx context.Context, c *call) (queue.Result, error) {
 	e := &c.envelope
-	w := x.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
+	w := x.waiters.add(e.Function, e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
 	defer x.waiters.remove(w)
 	x.hintDemand(e.Function, c.stats, e.Published)
 	if err := x.publish(c); err != nil {

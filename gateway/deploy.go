@@ -16,8 +16,7 @@ import (
 type order struct {
 	history.Deploy
 
-	// warm starts a worker of each function first.
-	warm bool
+	warm warmth
 	// recreate moves the calls that run to the new version; else they finish on the old one.
 	recreate bool
 	// ephemeral keeps it out of the list.
@@ -101,10 +100,8 @@ func (d *deploys) deploy(ctx context.Context, manifest spec.Manifest, o order) (
 			return answer, err
 		}
 	}
-	if o.warm {
-		if err := d.warm(ctx, answer.Changes, manifest); err != nil {
-			return answer, err
-		}
+	if err := d.warm(ctx, answer.Changes, manifest, o); err != nil {
+		return answer, err
 	}
 	if o.recreate {
 		d.handOver(o.Namespace, manifest.App, answer.Changes)

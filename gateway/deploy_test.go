@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -200,4 +201,28 @@ func TestALockOfADeadGatewayEnds(t *testing.T) {
 	}
 	<-ctx.Done()
 	release()
+}
+
+// TestWhatADeployStartsFirst: by default what replaces another version, where there is room.
+func TestWhatADeployStartsFirst(t *testing.T) {
+	r, into := newDeployRig(t)
+	r.deploys(t, "/v1/apps/demo", manifest(t, "a=1", "new=broken"), http.StatusOK) // a new one replaces nothing
+	for query, want := range map[string]int{
+		"": http.StatusServiceUnavailable, "?warm=true": http.StatusServiceUnavailable, "?warm=maybe": http.StatusBadRequest,
+	} {
+		got, _ := r.deploys(t, "/v1/apps/demo"+query, manifest(t, "a=broken", "new=broken"), want)
+		if want == http.StatusServiceUnavailable && (got.header.Get("Freshet-Error") != "start" || !strings.Contains(string(got.body), "no such file")) {
+			t.Errorf("%q: %s", query, got.body)
+		}
+		if after := into.versions(); !slices.Contains(after, "a=1") {
+			t.Errorf("%q: there are %v", query, after)
+		}
+	}
+	r.deploys(t, "/v1/apps/demo", manifest(t, "a=crowded", "new=broken"), http.StatusOK)
+	r.deploys(t, "/v1/apps/demo?warm=true", manifest(t, "a=crowded", "new=crowded"), http.StatusServiceUnavailable)
+	scaled := bytes.Replace(manifest(t, "a=crowded", "new=broken"), []byte(`"scaling":{`), []byte(`"scaling":{"min":1`), 2)
+	r.deploys(t, "/v1/apps/demo", scaled, http.StatusOK) // starts nothing that has not started
+	r.deploys(t, "/v1/apps/demo?ephemeral=true", manifest(t, "a=broken"), http.StatusOK)
+	r.deploys(t, "/v1/apps/demo", manifest(t, "a=1"), http.StatusOK)
+	r.deploys(t, "/v1/apps/demo?warm=false", manifest(t, "a=broken"), http.StatusOK)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/eventually"
 )
 
-// TestCallsWaitForALeader: calls succeed while the function's stream loses its leader again and again, and while one of the
+// TestCallsWaitForALeader: calls of each way succeed while the function's stream loses its leader again and again, and while one of the
 // servers ends.
 func TestCallsWaitForALeader(t *testing.T) {
 	servers := startNATSCluster(t)
@@ -30,7 +30,7 @@ func TestCallsWaitForALeader(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var callers sync.WaitGroup
 	var answered atomic.Int64
-	for _, path := range []string{callEcho, callEcho, callEcho, callEcho + "?redirect=true"} {
+	for _, path := range []string{callEcho, callEcho, spawnEcho, callEcho + "?redirect=true"} {
 		callers.Go(func() {
 			for ctx.Err() == nil {
 				a, err := r.try(t.Context(), http.MethodPost, path, []byte("1"), http.Header{"Freshet-Timeout": {"60s"}})

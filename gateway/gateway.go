@@ -248,6 +248,7 @@ func (g *Gateway) Open(ctx context.Context) error {
 	g.done.Go(func() { g.watchReplies(run) })
 	g.done.Go(func() { g.buryWorkers(run) })
 	g.done.Go(func() { g.measure(run) })
+	g.done.Go(func() { starts{g.exchange}.watch(run) })
 	return nil
 }
 

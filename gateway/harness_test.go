@@ -176,6 +176,9 @@ func (r *registered) Warm(_ context.Context, f spec.Function) error {
 	if f.Env["V"] == "broken" {
 		return &wire.Error{Kind: wire.KindStart, Message: "no such file"}
 	}
+	if f.Env["V"] == "crowded" {
+		return errors.Join(jobs.ErrNoRoom, &wire.Error{Kind: wire.KindStart, Message: "no node has room"})
+	}
 	return nil
 }
 

@@ -90,7 +90,7 @@ func fingerprint(e *queue.Envelope) string {
 // join waits for a call that another request made, perhaps in a gateway that is gone.
 func (x *exchange) join(ctx context.Context, c *call, s *stores) (queue.Result, error) {
 	e := &c.envelope
-	w := x.waiters.add(e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
+	w := x.waiters.add(e.Function, e.Call, time.Now(), time.Until(e.Deadline)+lastWord)
 	defer x.waiters.remove(w)
 	// The result itself goes to the first request's gateway. Its storing is seen here, and wakes this request.
 	wake := func(*nats.Msg) { x.waiters.hint(w, e.Call, signal{look: true}) }

@@ -52,6 +52,8 @@ type callView struct {
 	OutputBytes int64       `json:"output_bytes,omitempty"`
 	OutputURL   string      `json:"output_url,omitempty"`
 	Error       *wire.Error `json:"error,omitempty"`
+	// Waits is why a queued call has no worker, where that is known.
+	Waits []string `json:"waits_for,omitempty"`
 	// Failed are the attempts that failed.
 	Failed []queue.FailedAttempt `json:"failed_attempts,omitempty"`
 	Result string                `json:"result_url"`
@@ -127,6 +129,9 @@ func (s *spawns) handleCallView(w http.ResponseWriter, r *http.Request) {
 		if view.Status, err = s.waitingStatus(r.Context(), batch, id); err != nil {
 			s.refuse(w, r, err)
 			return
+		}
+		if view.Status == statusQueued {
+			view.Waits = starts{s.exchange}.reasons(r.Context(), batch.Function)
 		}
 	default:
 		s.refuse(w, r, err)

@@ -38,7 +38,7 @@ func parameterTexts() map[string]string {
 		"tail":      "Most old lines",
 		"call":      "Lines of one call",
 		"plan":      "true says what the deploy would change, and changes nothing",
-		"warm":      "true starts and freezes one worker of each function first, and deploys nothing when one does not start",
+		"warm":      "true starts and freezes one worker of each function first, and deploys nothing when one does not start; false starts none; by default those are started that replace another version",
 		"ephemeral": "true is for what is deleted soon: the list of deploys does not have it",
 		"message":   "What the deploy is for, for people",
 		"commit":    "The commit that the source was at",

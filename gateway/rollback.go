@@ -1,17 +1,13 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 
-	"golang.org/x/sync/errgroup"
-
 	history "github.com/freshet-dev/freshet/gateway/deploys"
 	"github.com/freshet-dev/freshet/sdk/spec"
-	"github.com/freshet-dev/freshet/sdk/wire"
 )
 
 // maxMessage is the longest message of a deploy, in bytes.
@@ -95,39 +91,4 @@ func checkApp(namespace, app string) error {
 		return badInput("app", app, "use "+spec.NamePattern)
 	}
 	return nil
-}
-
-// warm starts a worker of each function that changes, all at once. When one does not start nothing was changed.
-func (d *deploys) warm(ctx context.Context, changes []history.Change, manifest spec.Manifest) error {
-	changed := make(map[string]bool)
-	for _, change := range changes {
-		changed[change.Function] = change.Action != history.Keep
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, f := range manifest.Functions {
-		if !changed[f.Name] {
-			continue
-		}
-		if len(f.Parameters) > 0 {
-			usual, err := f.Arguments(nil, nil)
-			if err != nil {
-				continue // some value has no default: its workers start with their first call
-			}
-			if f, err = f.Pool(usual); err != nil {
-				return err
-			}
-		}
-		group.Go(func() error {
-			err := d.jobs.Warm(ctx, f)
-			var refused *wire.Error
-			if errors.As(err, &refused) {
-				return &problem{Kind: refused.Kind, Message: "function " + f.Name + " does not start, so nothing was deployed: " + refused.Message}
-			}
-			if err != nil {
-				return unavailable("a worker of function "+f.Name+" could not be started first, so nothing was deployed; try again", err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
 }

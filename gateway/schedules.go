@@ -211,7 +211,7 @@ func (s *schedules) fire(ctx context.Context, record scheduleRecord, call string
 	e := t.spawned()
 	e.Call, e.Body, e.Again = call, record.Input, true
 	s.hintDemand(t.key, t.stats, now)
-	return call, (&spawns{caller: s.caller}).publishSpawned(ctx, e, t)
+	return call, (&spawns{caller: s.caller}).publishSpawned(ctx, e, t, once)
 }
 
 // scheduleView is a schedule as the API shows it.

@@ -85,21 +85,29 @@ func (s *spawns) spawn(w http.ResponseWriter, r *http.Request, t target) (string
 		}
 	}
 	s.hintDemand(t.key, t.stats, t.began)
-	err = s.publishSpawned(r.Context(), e, t)
+	err = s.publishSpawned(r.Context(), e, t, insist)
 	if err != nil && asProblem(err).Kind == kindQueueFull {
 		s.payloads.discard(r.Context(), e.Payload)
 	}
 	return e.Call, err
 }
 
-func (s *spawns) publishSpawned(ctx context.Context, e queue.Envelope, t target) error {
+// publish puts a message into its stream.
+type publish func(ctx context.Context, x *exchange, msg *nats.Msg) (*jetstream.PubAck, error)
+
+// once publishes, for those who come back to what was not taken with what they know then.
+func once(ctx context.Context, x *exchange, msg *nats.Msg) (*jetstream.PubAck, error) {
+	return x.js.PublishMsg(ctx, msg)
+}
+
+func (s *spawns) publishSpawned(ctx context.Context, e queue.Envelope, t target, publish publish) error {
 	msg, err := e.Message()
 	if err != nil {
 		return badInput("request", t.key.String(), err.Error())
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeWithin)
 	defer cancel()
-	ack, err := s.js.PublishMsg(ctx, msg)
+	ack, err := publish(ctx, s.exchange, msg)
 	if err != nil {
 		return publishProblem(err)
 	}

@@ -127,7 +127,7 @@ func (c *caller) handleStream(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, r, err)
 		return
 	}
-	ended := c.waiters.add(own.envelope.Call, time.Now(), time.Until(own.envelope.Deadline)+lastWord)
+	ended := c.waiters.add(t.key, own.envelope.Call, time.Now(), time.Until(own.envelope.Deadline)+lastWord)
 	defer c.waiters.remove(ended)
 	c.hintDemand(t.key, t.stats, t.began)
 	if err := c.publishSurely(r.Context(), &own); err != nil {

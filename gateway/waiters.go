@@ -38,6 +38,7 @@ type signal struct {
 // waiter is one waiting request. Its fields but signals and timer are guarded by the shard's lock.
 type waiter struct {
 	call    string
+	of      queue.Function
 	signals chan signal // capacity 2: one hint and the last signal always fit
 	timer   *time.Timer
 	since   time.Time
@@ -66,9 +67,9 @@ func (ws *waiters) shard(call string) *waiterShard {
 }
 
 // add starts to wait for a call; the timer runs for the given time. Give the waiter back by remove.
-func (ws *waiters) add(call string, now time.Time, patience time.Duration) *waiter {
+func (ws *waiters) add(of queue.Function, call string, now time.Time, patience time.Duration) *waiter {
 	w, _ := ws.free.Get().(*waiter) // always one: New makes no other
-	w.call, w.since, w.looked, w.acked = call, now, now, false
+	w.call, w.of, w.since, w.looked, w.acked = call, of, now, now, false
 	w.held, w.stored = nil, ""
 	w.timer.Reset(patience)
 	shard := ws.shard(call)
@@ -239,4 +240,20 @@ func (ws *waiters) sweep(now, lookedBefore, lostBefore time.Time) due {
 		shard.mu.Unlock()
 	}
 	return d
+}
+
+// waitedFor are the calls that somebody waits for here since before a time, by function.
+func (ws *waiters) waitedFor(since time.Time) map[queue.Function][]string {
+	all := make(map[queue.Function][]string)
+	for i := range ws.shards {
+		shard := &ws.shards[i]
+		shard.mu.Lock()
+		for call, w := range shard.calls {
+			if w.since.Before(since) {
+				all[w.of] = append(all[w.of], call)
+			}
+		}
+		shard.mu.Unlock()
+	}
+	return all
 }

@@ -34,6 +34,9 @@ type Why struct {
 	Reason  string `json:"reason"`
 	// Held says in words what keeps the count from the need; empty when nothing does.
 	Held []string `json:"held"`
+	// Failures counts the starts that failed since the last one that did not; Failure says why the last one did.
+	Failures int    `json:"failures,omitempty"`
+	Failure  string `json:"failure,omitempty"`
 	// Service and Start are the measured times of a call and of a start, empty while not known.
 	Service spec.Duration `json:"service,omitempty"`
 	Start   spec.Duration `json:"start,omitempty"`
@@ -93,6 +96,7 @@ func (a *scaler) why(function queue.Function) whyAnswer {
 		Namespace: function.Namespace, App: function.App, Function: function.Name, Count: entry.Count, Want: entry.Count,
 		Ready: view.Ready, Resting: view.Resting, Service: rounded(view.Service), Start: rounded(view.Start),
 		Reason: "nobody calls it", Held: []string{}, Policy: entry.Spec.Scaling, Lease: lease.Index,
+		Failures: view.Failures, Failure: view.Failure,
 	}
 	if entry.Err != nil {
 		w.Held = append(w.Held, "the job is wrong, so nothing is scaled: "+entry.Err.Error())

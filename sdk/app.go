@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -31,6 +32,8 @@ type function struct {
 	generate generator
 	// together is set in place of plain for a function that takes calls in batches.
 	together batcher
+	// server is set beside plain for a function that takes requests.
+	server func(context.Context, net.Listener) error
 	// methods are set in place of plain for a class.
 	methods map[string]method
 	// instance makes what a guest of a class holds, by the values of its parameters, and its hooks; nil for what is no class.

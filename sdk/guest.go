@@ -37,7 +37,11 @@ func (a *App) Serve(ctx context.Context, in io.Reader, out io.Writer, arguments 
 	g.streams = stream.NewAcceptor(g.writer, g.accept)
 	err := g.run(ctx, wire.NewReader(in, 0))
 	cancel()
+	if errors.Is(err, errServed) {
+		return err // the reader waits for a host that is not to be waited for
+	}
 	g.dials.End()
+	g.server.end()
 	g.streams.Close(err)
 	g.readers.Wait()
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
@@ -61,6 +65,8 @@ type guest struct {
 	// bodies are the inputs and outputs that are too large for a message, streams what they come by.
 	bodies  *stream.Bodies
 	streams *stream.Acceptor
+	// server is nil for a function without one.
+	server *server
 	// most is the largest output that fits into a message; 0 where the host takes no larger ones.
 	most int64
 
@@ -150,6 +156,7 @@ func (g *guest) handle(ctx context.Context, msg wire.Message) error {
 		return g.thawed(ctx, msg)
 	case wire.TypeDrain:
 		g.calls.Wait()
+		g.server.end()
 		if err := g.exit(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "freshet: exit hook:", err) // nothing is left that it could fail
 		}
@@ -171,10 +178,11 @@ func (g *guest) hello(ctx context.Context, msg wire.Message) error {
 	if err != nil {
 		return g.fail(err)
 	}
-	if err := g.writer.Write(wire.TypeWelcome, 0, wire.Welcome{Version: version, SDK: "go/1"}, nil); err != nil {
+	function, ok := g.app.find(hello.Entry)
+	welcome := wire.Welcome{Version: version, SDK: "go/1", Streams: ok && function.server != nil}
+	if err := g.writer.Write(wire.TypeWelcome, 0, welcome, nil); err != nil {
 		return err
 	}
-	function, ok := g.app.find(hello.Entry)
 	if !ok {
 		return g.fail(fmt.Errorf("the program has no function %q: the job's handler.entry must name one", hello.Entry))
 	}
@@ -193,7 +201,13 @@ func (g *guest) hello(ctx context.Context, msg wire.Message) error {
 			return g.fail(err)
 		}
 	}
-	return g.hook(ctx, g.hooks.enter)
+	if err := g.hook(ctx, g.hooks.enter); err != nil {
+		return err
+	}
+	if function.server != nil {
+		startServer(ctx, g)
+	}
+	return nil
 }
 
 // hook runs a hook and tells the host whether it worked.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-
-	"github.com/freshet-dev/freshet/sdk/wire/stream"
 )
 
 // Errors of DialGateway.
@@ -40,13 +38,4 @@ func DeployedAs(ctx context.Context, app string) string {
 		return as
 	}
 	return app
-}
-
-// accept takes a stream that the host opened.
-func (g *guest) accept(conn *stream.Conn) {
-	if conn.Dial() != 0 {
-		g.dials.Serve(conn)
-		return
-	}
-	g.bodies.Serve(conn)
 }

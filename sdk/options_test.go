@@ -23,6 +23,7 @@ func everyOption() []Option {
 		Host("h", "1.1.1.1"), Mount("/a", "/b"), Scratch("/s", 1), Secrets("db"),
 		ReadonlyVolume("v", "/v"), NomadVolume("csi:d", "d", "/d"), Cron("0 9 * * *", "UTC"), Every(time.Hour),
 		Scheduled(spec.CallSchedule{Name: "n", Method: "m", Missed: "skip"}, 1),
+		Public(), Domains("d"), Origins("*"),
 	}
 }
 
@@ -34,7 +35,7 @@ func noOption() map[string]string {
 		"parameter": "a class's fields declare them", "entrypoint": "the program is the function's own", "command": "as entrypoint",
 		"args": "as entrypoint", "tty": "its streams are the protocol's", "cap_drop": "a handler has none", "volumes": "Mount says it",
 		"interactive": "it means nothing here", "init": "it means nothing here", "labels": "it means nothing here", "logging": "it means nothing here",
-		"web": "an endpoint brings its own options", "mount.tmpfs_options.mode": "0o1777 suits a scratch directory",
+		"web.enabled": "Server sets it", "mount.tmpfs_options.mode": "0o1777 suits a scratch directory",
 	}
 }
 

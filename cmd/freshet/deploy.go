@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,8 @@ type deployOptions struct {
 	python, image   string
 	message, commit string
 	strategy        string
-	plan, warm      bool
+	plan            bool
+	warm, noWarm    bool
 	asJSON          bool
 	// rebuild builds images of Dockerfiles though they are there, whose steps reach buildNetwork.
 	rebuild      bool
@@ -77,7 +79,9 @@ app had before and has no more are stopped.`,
 	addClientFlags(cmd, &o.addr, &o.namespace)
 	o.addBuildFlags(cmd)
 	cmd.Flags().BoolVar(&o.plan, "plan", false, "say what would change, field by field, and change nothing")
-	cmd.Flags().BoolVar(&o.warm, "warm", false, "start and freeze one worker of each function first, and deploy nothing when one does not start")
+	cmd.Flags().BoolVar(&o.warm, "warm", false, "start and freeze one worker of each function first, and deploy nothing when one does not start (default: of those that replace another version)")
+	cmd.Flags().BoolVar(&o.noWarm, "no-warm", false, "start none first, also of functions that replace another version")
+	cmd.MarkFlagsMutuallyExclusive("warm", "no-warm")
 	cmd.Flags().StringVarP(&o.message, "message", "m", "", "what the deploy is for, for the history")
 	cmd.Flags().StringVar(&o.commit, "commit", "", "the commit of the source, for the history")
 	addStrategyFlag(cmd, &o.strategy)
@@ -195,8 +199,8 @@ func deploy(ctx context.Context, client apiClient, source string, o deployOption
 		query.Set("ephemeral", "true")
 	}
 	var answer deployed
-	if o.warm {
-		query.Set("warm", "true")
+	if o.warm || o.noWarm {
+		query.Set("warm", strconv.FormatBool(o.warm))
 	}
 	if o.plan {
 		query.Set("plan", "true")

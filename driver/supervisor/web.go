@@ -112,6 +112,9 @@ func (d *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Rewrite: rewrite, Transport: d.transport, FlushInterval: flushWithin, ErrorLog: d.quiet, BufferPool: &d.pool,
 		ModifyResponse: func(response *http.Response) error {
 			response.Header.Del(webstream.FaultHeader) // the guest's are nobody's
+			if body.Unended() {
+				w.WriteHeader(http.StatusContinue) // once the answer has begun nothing else asks the gateway for the body
+			}
 			body.Answer(response.Header)
 			return nil
 		},

@@ -19,8 +19,11 @@ const warmPoll = 100 * time.Millisecond
 // placeWait is how long such a worker may wait for room on a node.
 const placeWait = 10 * time.Second
 
+// ErrNoRoom says that no node has room for a worker.
+var ErrNoRoom = errors.New("no node has room")
+
 // Warm runs one worker of a function's job as a job of its own, which takes no calls and ends when it is frozen. It fails with a
-// *wire.Error when the worker does not start, or has no room to. Nothing of it stays but the snapshot.
+// *wire.Error when the worker does not start, with ErrNoRoom beside it when it has no room to. Nothing of it stays but the snapshot.
 func Warm(ctx context.Context, nomad *api.Client, job *api.Job, f spec.Function) (err error) {
 	group := job.TaskGroups[0]
 	job.ID, job.Type, job.TaskGroups = new(f.JobID()+spec.WarmSuffix), new(api.JobTypeBatch), []*api.TaskGroup{group}
@@ -48,7 +51,7 @@ func Warm(ctx context.Context, nomad *api.Client, job *api.Job, f spec.Function)
 			return fmt.Errorf("look at job %s: %w", *job.ID, err)
 		}
 		if len(allocs) == 0 && time.Since(began) > placeWait {
-			return &wire.Error{Kind: wire.KindStart, Message: "no node has room for one more worker: deploy without a warm start, or make room"}
+			return errors.Join(ErrNoRoom, &wire.Error{Kind: wire.KindStart, Message: "no node has room for one more worker: deploy without a warm start, or make room"})
 		}
 		for _, alloc := range allocs {
 			switch alloc.ClientStatus {

@@ -24,7 +24,7 @@ func (r Role) Permissions() Permissions {
 			Publish: []string{
 				"freshet.calls.>", "freshet.demand.>", "freshet.results.>", "freshet.batches.>", "freshet.cancels.>", "freshet.dead.>",
 				"$JS.API.>", "$KV." + KeysBucket + ".>", "$KV." + TokensBucket + ".>", "$KV." + SchedulesBucket + ".>",
-				"$KV." + DeploysBucket + ".>", "$KV." + PoolsBucket + ".>", "$KV." + ToldBucket + ".>", "freshet.callbacks.*", "$JS.ACK.>", "$JS.FC.>", AllControl,
+				"$KV." + DeploysBucket + ".>", "$KV." + PoolsBucket + ".>", "$KV." + ToldBucket + ".>", "freshet.callbacks.*", "$JS.ACK.>", "$JS.FC.>", AllControl, AllWhy,
 			},
 			Subscribe: []string{"_INBOX.>", "freshet.reply.>", "freshet.workers.>", "freshet.results.>", "freshet.yields.*", "freshet.logs.>", "freshet.events.>"},
 		}

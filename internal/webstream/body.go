@@ -29,10 +29,13 @@ func Accept(w http.ResponseWriter, r *http.Request) (*http.Request, *Body) {
 
 // Answer is called before the headers of the answer are sent: a connection whose request was not read to its end takes no other one.
 func (b *Body) Answer(header http.Header) {
-	if b != nil && b.again && !b.ended.Load() {
+	if b.Unended() && b.again {
 		header.Set("Connection", "close")
 	}
 }
+
+// Unended tells whether there is a body of which more may come.
+func (b *Body) Unended() bool { return b != nil && !b.ended.Load() }
 
 // Read implements io.Reader.
 func (b *Body) Read(p []byte) (int, error) {

@@ -2,6 +2,7 @@
 package news
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -170,15 +171,19 @@ func missing(m *api.AllocationMetric) string {
 	return strings.Join(parts, ", ")
 }
 
-// failure is the last thing that went wrong in an allocation.
+// failure is the last thing that a driver or a set-up said went wrong in an allocation, else what Nomad made of it: that a task is not
+// restarted says nothing of why.
 func failure(alloc *api.Allocation) string {
-	reason := alloc.ClientDescription
+	said, reason := "", alloc.ClientDescription
 	for _, task := range alloc.TaskStates {
 		for _, event := range task.Events {
-			if event.FailsTask || event.Type == api.TaskDriverFailure || event.Type == api.TaskSetupFailure {
+			switch {
+			case event.Type == api.TaskDriverFailure || event.Type == api.TaskSetupFailure:
+				said = event.DisplayMessage
+			case event.FailsTask:
 				reason = event.DisplayMessage
 			}
 		}
 	}
-	return reason
+	return cmp.Or(said, reason)
 }

@@ -335,7 +335,7 @@ func TestFailedDeploysLeaveTheRunningVersion(t *testing.T) {
 		a, err := call(t.Context(), "tell", 1)
 		return err == nil && a.Version == "good"
 	})
-	if out, err := shared.Freshet("deploy", "guest", "-e", "V=broken", "--warm"); err == nil || !strings.Contains(out, "does not start, so nothing was deployed") {
+	if out, err := shared.Freshet("deploy", "guest", "-e", "V=broken"); err == nil || !strings.Contains(out, "does not start, so nothing was deployed") {
 		t.Errorf("a version that does not start: %v: %s", err, out)
 	}
 	if a, err := call(t.Context(), "tell", 2); err != nil || a.Version != "good" || a.Attempt != 1 {
@@ -353,4 +353,90 @@ func TestFailedDeploysLeaveTheRunningVersion(t *testing.T) {
 	if err != nil || !strings.Contains(out, "is so already") {
 		t.Errorf("the same again: %v: %s", err, out)
 	}
+}
+
+// TestDeploysFasterThanStarts deploys one version after the other without a pause: calls go on, each of a version that there was.
+func TestDeploysFasterThanStarts(t *testing.T) {
+	deploy(t, "slow", "--no-warm")
+	eventually.True(t, "it answers", func() bool {
+		a, err := call(t.Context(), "tell", 1)
+		return err == nil && a.Version == "slow"
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	longest, answered := make(chan time.Duration, 1), 0
+	go func() {
+		var most time.Duration
+		for ; ctx.Err() == nil; answered++ {
+			began := time.Now()
+			if _, err := call(context.WithoutCancel(ctx), "tell", 1); err != nil {
+				t.Error(err)
+			}
+			most = max(most, time.Since(began))
+		}
+		longest <- most
+	}()
+	for i := range 4 {
+		for name, flags := range map[string][]string{"started first": nil, "not started first": {"--no-warm"}} {
+			began := time.Now()
+			deploy(t, fmt.Sprintf("fast %s %d", name, i), flags...)
+			t.Logf("deployed, %s, in %s", name, time.Since(began).Round(10*time.Millisecond))
+		}
+	}
+	stop()
+	if most := <-longest; most > lag || answered < 10 {
+		t.Errorf("%d calls were answered, the slowest in %s", answered, most)
+	} else {
+		t.Logf("%d calls were answered, the slowest in %s", answered, most.Round(time.Millisecond))
+	}
+}
+
+// TestCallersOfWhatDoesNotStart: an image that is nowhere is told to those who wait, and to those who look at their calls.
+func TestCallersOfWhatDoesNotStart(t *testing.T) {
+	const manifest = `{"format":1,"app":"broken","functions":[{"app":"broken","name":"none","image":"127.0.0.1:1/none:1","handler":{"type":"exec"},"command":"cat"}]}`
+	gateway := shared.State.Gateway()
+	send := func(method, path, body string) (int, http.Header, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, method, gateway+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = response.Body.Close() }() // it was read
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, response.Header, string(text)
+	}
+	if status, _, text := send("PUT", "/v1/apps/broken", manifest); status != http.StatusOK {
+		t.Fatalf("%d: %s", status, text)
+	}
+	t.Cleanup(func() {
+		if out, err := shared.Freshet("delete", "broken"); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	began := time.Now()
+	status, header, text := send("POST", "/v1/functions/broken/none/call", "1")
+	if status != http.StatusServiceUnavailable || header.Get("Freshet-Error") != "start" || !strings.Contains(text, "127.0.0.1:1/none:1") {
+		t.Errorf("%d %v: %s", status, header, text)
+	}
+	t.Logf("told after %s: %s", time.Since(began).Round(time.Millisecond), text)
+	_, _, text = send("POST", "/v1/functions/broken/none/spawn", "1")
+	var spawned struct{ URL string }
+	if err := json.Unmarshal([]byte(text), &spawned); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	eventually.True(t, "the queued call says why it waits", func() bool {
+		var view struct {
+			Status string
+			Waits  []string `json:"waits_for"`
+		}
+		_, _, text = send("GET", spawned.URL, "")
+		return json.Unmarshal([]byte(text), &view) == nil && view.Status == "queued" && strings.Contains(strings.Join(view.Waits, "\n"), "127.0.0.1:1/none:1")
+	})
 }

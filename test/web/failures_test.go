@@ -65,7 +65,7 @@ func TestScale(t *testing.T) {
 			}
 		})
 	}
-	eventually.True(t, "three workers have a request each", func() bool { return busy(t, "scale") == 3 && len(workers(t, "scale")) == 3 })
+	eventually.True(t, "three workers have a request each", func() bool { return busy(t, address) == 3 && len(workers(t, "scale")) == 3 })
 	asking.Wait()
 	gone(t, "scale")
 }
@@ -78,7 +78,7 @@ func TestStopUnderRequests(t *testing.T) {
 		response, text := ask(t, "GET", address+"/hang?for=3s", nil)
 		answered <- fmt.Sprint(response.StatusCode, " ", text)
 	}()
-	eventually.True(t, "the request runs", func() bool { return busy(t, "stop") == 1 })
+	eventually.True(t, "the request runs", func() bool { return busy(t, address) == 1 })
 	if out, err := cluster.Nomad(t.Context(), "job", "stop", "-detach", "web.stop"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -109,7 +109,7 @@ func killed(t *testing.T, address string) {
 			answers[method] = got
 		})
 	}
-	eventually.True(t, "both requests run", func() bool { return busy(t, "crash") == 2 })
+	eventually.True(t, "both requests run", func() bool { return busy(t, address) == 2 })
 	for _, pid := range processes(t, "freshet-worker") {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ func programs(t *testing.T, address string) {
 		}
 		t.Log(out)
 	})
-	eventually.True(t, "all slots are free", func() bool { return busy(t, "requests") == 0 })
+	eventually.True(t, "all slots are free", func() bool { return busy(t, address) == 0 })
 }
 
 func program(t *testing.T, name string, args ...string) string {

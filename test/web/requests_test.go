@@ -212,7 +212,7 @@ func sockets(t *testing.T, address string) {
 func leave(t *testing.T, address string) {
 	before := left(t, address)
 	for _, what := range []string{"/events", "/hang?for=1h", "/zeros?size=100000000000"} {
-		eventually.True(t, "nothing runs", func() bool { return busy(t, "requests") == 0 })
+		eventually.True(t, "nothing runs", func() bool { return busy(t, address) == 0 })
 		ctx, cancel := context.WithCancel(t.Context())
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+what, nil)
 		if err != nil {
@@ -228,19 +228,21 @@ func leave(t *testing.T, address string) {
 				_ = response.Body.Close()
 			}
 		}()
-		eventually.True(t, what+" runs", func() bool { return busy(t, "requests") > 0 })
+		eventually.True(t, what+" runs", func() bool { return busy(t, address) > 0 })
 		cancel()
 		<-begun
 		before++
 		eventually.True(t, "the server saw that the client of "+what+" left", func() bool { return left(t, address) == before })
 	}
-	eventually.True(t, "all slots are free", func() bool { return busy(t, "requests") == 0 })
+	eventually.True(t, "all slots are free", func() bool { return busy(t, address) == 0 })
 }
 
-func busy(t *testing.T, name string) int {
+// busy is how many requests run in the workers of the function at an address.
+func busy(t *testing.T, address string) int {
 	t.Helper()
+	parts := strings.Split(address, "/")
 	sum := 0
-	for _, beat := range workers(t, name) {
+	for _, beat := range cluster.Workers(t, parts[len(parts)-2], parts[len(parts)-1]) {
 		sum += beat.Web
 	}
 	return sum

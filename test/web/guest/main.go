@@ -1,4 +1,4 @@
-// Command guest is the server in the sandboxes of the tests of web endpoints.
+// Command guest is the server in the sandboxes of the tests of web endpoints: of an image, and as functions of the Go SDK.
 package main
 
 import (
@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	freshet "github.com/freshet-dev/freshet/sdk"
+	"github.com/freshet-dev/freshet/sdk/web"
 )
 
 // tick is the pause between two events.
@@ -37,8 +40,22 @@ func main() {
 	mux.HandleFunc("GET /left", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.left.Load()) })
 	mux.HandleFunc("POST /crash", s.crash)
 	mux.HandleFunc("GET /page", s.page)
-	server := &http.Server{Addr: "127.0.0.1:" + os.Getenv("PORT"), Handler: mux, ReadHeaderTimeout: time.Minute}
-	log.Fatal(server.ListenAndServe())
+	if port := os.Getenv("PORT"); port != "" { // in an image
+		server := &http.Server{Addr: "127.0.0.1:" + port, Handler: mux, ReadHeaderTimeout: time.Minute}
+		log.Fatal(server.ListenAndServe())
+	}
+	app := freshet.New("site")
+	loaded := ""
+	mux.HandleFunc("GET /loaded", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, loaded, " ", freshet.Worker(r.Context()).Alloc)
+	})
+	load := freshet.Enter(func(ctx context.Context) error {
+		loaded = freshet.Worker(ctx).Alloc
+		return nil
+	})
+	web.Handle(app, "handler", mux, load, freshet.Concurrency(4), freshet.Scale(0, 1), freshet.Timeout(time.Minute))
+	web.Handle(app, "open", mux, load, freshet.Public(), freshet.Domains("open.example.org"), freshet.ScaledownWindow(time.Second))
+	app.Main()
 }
 
 // server counts the clients that left before their answer was whole.
