@@ -8,20 +8,23 @@ import (
 	"strings"
 )
 
-//go:embed *.nomad.hcl
+//go:embed *.nomad.hcl system/*.nomad.hcl
 var files embed.FS // immutable
 
 const suffix = ".nomad.hcl"
 
-// Names are the jobspecs to copy, without their suffix, in the order of the alphabet.
+// Names are the jobspecs to copy, without their suffix, in the order of the alphabet. Those of system/ are the
+// parts of a cluster, the others functions and tasks.
 func Names() []string {
-	entries, err := fs.Glob(files, "*"+suffix)
-	if err != nil {
-		return nil // the pattern is well formed
-	}
-	names := make([]string, len(entries))
-	for i, entry := range entries {
-		names[i] = strings.TrimSuffix(entry, suffix)
+	var names []string
+	for _, pattern := range []string{"*" + suffix, "system/*" + suffix} {
+		entries, err := fs.Glob(files, pattern)
+		if err != nil {
+			return nil // the patterns are well formed
+		}
+		for _, entry := range entries {
+			names = append(names, strings.TrimSuffix(entry, suffix))
+		}
 	}
 	slices.Sort(names)
 	return names

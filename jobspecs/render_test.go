@@ -179,7 +179,7 @@ func TestRenderRefusesAWrongSpec(t *testing.T) {
 }
 
 func TestTemplates(t *testing.T) {
-	if d := cmp.Diff([]string{"batch", "class", "exec", "function", "gosearch", "gpu", "http", "python", "schedule", "sidecar"}, jobspecs.Names()); d != "" {
+	if d := cmp.Diff([]string{"batch", "class", "exec", "function", "gosearch", "gpu", "http", "python", "schedule", "sidecar", "system/autoscaler", "system/gateway", "system/nats"}, jobspecs.Names()); d != "" {
 		t.Fatal(d)
 	}
 	if text, err := jobspecs.Template("function"); err != nil || len(text) == 0 {

@@ -13,11 +13,18 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/freshet-dev/freshet/internal/eventually"
+	"github.com/freshet-dev/freshet/internal/local"
 )
 
 // Start runs a server without a client node until the test ends: jobs can be registered and scaled, and nothing is placed.
 // The program is named by FRESHET_NOMAD, as `make test` sets it, else found on the search path.
 func Start(tb testing.TB) *api.Client {
+	tb.Helper()
+	return StartWith(tb, "")
+}
+
+// StartWith runs an agent with more configuration, such as that of a client node.
+func StartWith(tb testing.TB, more string) *api.Client {
 	tb.Helper()
 	program := os.Getenv("FRESHET_NOMAD") //nolint:forbidigo // a test's own setting
 	if program == "" {
@@ -48,7 +55,8 @@ server {
   bootstrap_expect = 1
   raft_multiplier  = 1
 }
-`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
+%s
+`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2], more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -71,6 +79,9 @@ func run(tb testing.TB, cmd *exec.Cmd, logPath string) {
 		_ = cmd.Process.Kill() // a server of one test keeps nothing
 		_ = cmd.Wait()
 		_ = log.Close()
+		if err := local.UnmountUnder(filepath.Dir(logPath)); err != nil { // the secrets of what ran
+			tb.Error(err)
+		}
 		if tb.Failed() {
 			text, _ := os.ReadFile(logPath)
 			tb.Logf("nomad: %s", text[max(0, len(text)-4000):])
