@@ -36,7 +36,7 @@ func harmless(fault, path string, body ...string) faultRow {
 // faultRows are the rows of each route that are its own, by its name in the API's document.
 func faultRows(f *faultRig) map[string][]faultRow {
 	rows := make(map[string][]faultRow)
-	for _, some := range []map[string][]faultRow{callRows(), spawnedRows(f), scheduleRows(), appRows(f), adminRows(f)} {
+	for _, some := range []map[string][]faultRow{callRows(), spawnedRows(f), scheduleRows(), appRows(f), adminRows(f), volumeRows()} {
 		for name, of := range some {
 			rows[name] = of
 		}
@@ -175,6 +175,25 @@ func appRows(f *faultRig) map[string][]faultRow {
 		refusedInput("body: a field", "", `{"value":{"A":"c"}}`), refusedInput("body: two", "", `{"values":{"A":"b"}} {}`),
 	}, secret...)
 	return rows
+}
+
+func volumeRows() map[string][]faultRow {
+	const volume, none = "/v1/volumes/{name}", "/v1/volumes/none"
+	namespace := refusedInput("namespace", "?namespace=*")
+	outside := refusedInput("path: out of the volume", "?path=../x")
+	tar := [2]string{"Content-Type", "application/x-tar"}
+	return map[string][]faultRow{
+		"GET /v1/volumes":               {namespace},
+		"PUT " + volume:                 {refusedInput("{name}", "/v1/volumes/d.b"), conflicting("{name}: of one that there is", ""), namespace},
+		"DELETE " + volume:              {absent("{name}: of nothing", none), refusedInput("force", "?force=1"), namespace},
+		"GET " + volume + "/files":      {absent("{name}: of nothing", none+"/files"), refusedInput("recursive", "?recursive=1"), outside, namespace},
+		"GET " + volume + "/content":    {absent("{name}: of nothing", none+"/content?path=x"), outside, namespace},
+		"DELETE " + volume + "/content": {absent("{name}: of nothing", none+"/content?path=x"), refusedInput("recursive", "?path=kept&recursive=1"), outside, namespace},
+		"PUT " + volume + "/content": {
+			absent("{name}: of nothing", none+"/content?path=x", "x"), refusedInput("mode", "?path=x&mode=999", "x"), outside, namespace,
+			{fault: "body: no tar", path: "?path=folder", header: tar, body: strings.Repeat("x", 1024), status: http.StatusBadRequest, kind: "input"},
+		},
+	}
 }
 
 func adminRows(f *faultRig) map[string][]faultRow {

@@ -25,6 +25,7 @@ import (
 	"github.com/freshet-dev/freshet/internal/nomadtest"
 	"github.com/freshet-dev/freshet/internal/queue"
 	"github.com/freshet-dev/freshet/internal/secrets"
+	"github.com/freshet-dev/freshet/internal/volumes"
 	"github.com/freshet-dev/freshet/sdk/spec"
 )
 
@@ -34,7 +35,8 @@ type faultRig struct {
 
 	operations []operation
 	registered *registered
-	blobs      string
+	// blobs and volumes are the folders that hold them.
+	blobs, volumes string
 	// Tokens: one that may all, and those that are at fault.
 	all, expired, verbless, foreign, foreignFunction string
 	// fill are the parts of paths that name what there is, by their names.
@@ -51,22 +53,26 @@ const (
 
 func newFaultRig(t *testing.T) *faultRig {
 	t.Helper()
-	f := &faultRig{registered: &registered{}, blobs: t.TempDir()}
+	f := &faultRig{registered: &registered{}, blobs: t.TempDir(), volumes: t.TempDir()}
 	nats := startNATS(t, t.TempDir(), 0).ClientURL()
 	store, err := blobs.Open(t.Context(), "file://"+f.blobs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
+	shared, err := volumes.Open(f.volumes)
+	if err != nil {
+		t.Fatal(err)
+	}
 	full := spec.Function{App: "demo", Name: "full"}
 	site := spec.Function{App: "demo", Name: "site", Config: spec.Config{Handler: &spec.Handler{Type: "http"}, Web: spec.Web{Enabled: true}}}
 	f.rig = newRig(t, nats, functions(echo(), full, site), func(c *gateway.Config) {
 		c.Auth, c.RootToken, c.Blobs, c.Jobs, c.Secrets = true, rootToken, store, f.registered, secrets.New(nomadtest.Start(t))
-		c.MaxPayload, c.BodyWait = faultPayload, faultWait
+		c.MaxPayload, c.BodyWait, c.Volumes = faultPayload, faultWait, shared
 	}).up(t)
 	startWorker(t, nats, 8, nil)
 	f.operations = operations(loadDocument(t, f.rig))
-	every := `"verbs":["call","read","deploy","secret","exec","admin"]`
+	every := `"verbs":["call","read","deploy","secret","volume","exec","admin"]`
 	f.all = f.makeToken(t, `{"name":"all",`+every+`}`).Token
 	f.verbless = f.makeToken(t, `{"name":"verbless","verbs":["call"]}`).Token
 	f.foreign = f.makeToken(t, `{"name":"foreign","namespaces":["prod"],`+every+`}`).Token
@@ -107,6 +113,8 @@ func (f *faultRig) populate(t *testing.T) {
 		{"PUT", scheduleEcho, `{"every":"24h"}`},
 		{"PUT", "/v1/blobs/" + digest, string(program)},
 		{"PUT", "/v1/secrets/db", `{"values":{"A":"b"}}`},
+		{"PUT", "/v1/volumes/models", ""},
+		{"PUT", "/v1/volumes/models/content?path=kept", "kept"},
 		{"PUT", "/v1/apps/shop", `{"format":1,"app":"shop","functions":[]}`},
 	} {
 		if a := f.do(t, c.method, c.path, []byte(c.body), as); a.status/100 != 2 {
@@ -132,6 +140,9 @@ func (f *faultRig) path(o operation) string {
 	name := "tick"
 	if strings.HasPrefix(o.path, "/v1/secrets/") {
 		name = "db"
+	}
+	if strings.HasPrefix(o.path, "/v1/volumes/") {
+		name = "models"
 	}
 	return strings.NewReplacer("{app}", app, "{function}", "echo", "{id}", id, "{digest}", f.fill["digest"], "{token}", f.fill["token"],
 		"{name}", name, "{image}", "none", "{path}", "").Replace(o.path)
@@ -174,13 +185,15 @@ func (f *faultRig) state(t *testing.T) state {
 		}
 	}
 	slices.Sort(now.Keys)
-	if err := filepath.WalkDir(f.blobs, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
-			now.Files = append(now.Files, path)
+	for _, dir := range []string{f.blobs, f.volumes} {
+		if err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() {
+				now.Files = append(now.Files, path)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
 	}
 	f.registered.mu.Lock()
 	defer f.registered.mu.Unlock()
@@ -355,13 +368,16 @@ func (f *faultRig) bodies(t *testing.T, o operation) {
 	if o.path == "/v1/blobs/{digest}" {
 		path = "/v1/blobs/" + strings.Repeat("a", 64) // one that is there is not read
 	}
+	if strings.HasPrefix(o.path, "/v1/volumes/") {
+		path += "?path=file"
+	}
 	head := func(length string) string {
 		return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n%s\r\n\r\n", o.method, path, f.all, length)
 	}
 	if o.body() == "application/x-ndjson" {
 		return // it comes in its own time, and is taken line by line: see brokenBatches
 	}
-	f.wants(t, o, "oversized body", f.raw(t, head("Content-Length: 99999999999"), false), http.StatusRequestEntityTooLarge, "too_large")
+	f.wants(t, o, "oversized body", f.raw(t, head("Content-Length: 9999999999999999"), false), http.StatusRequestEntityTooLarge, "too_large")
 	for fault, start := range map[string]string{
 		"slow client": head("Content-Length: 100") + `{"a"`, "slow client of a chunked body": head("Transfer-Encoding: chunked") + "4\r\n{\"a\"\r\n",
 	} {
@@ -370,7 +386,7 @@ func (f *faultRig) bodies(t *testing.T, o operation) {
 	const large = 3 << 19 // beyond what a message holds
 	f.raw(t, head("Content-Length: 2000000")+`"`+strings.Repeat("x", large), true)
 	f.raw(t, head("Content-Length: 100")+`{"a"`, true)
-	if o.body() == "*/*" && !strings.HasPrefix(path, "/v1/blobs") {
+	if o.body() == "*/*" && !strings.HasPrefix(path, "/v1/blobs") && !strings.HasPrefix(path, "/v1/volumes") { // which take larger ones
 		chunked := head("Transfer-Encoding: chunked") + fmt.Sprintf("%x\r\n", faultPayload+1) + strings.Repeat("x", faultPayload+1) + "\r\n0\r\n\r\n"
 		f.wants(t, o, "oversized chunked body", f.raw(t, chunked, false), http.StatusRequestEntityTooLarge, "too_large")
 	}

@@ -61,6 +61,12 @@ func TestJobspecsRun(t *testing.T) {
 				if out, err := nomad(t, "job", "stop", "-purge", job); err != nil {
 					t.Errorf("%v: %s", err, out)
 				}
+				if name != "gosearch" {
+					return
+				}
+				if out, err := shared.Freshet("deploy", "../../examples/gosearch"); err != nil { // of the same name, and other tests'
+					t.Errorf("%v: %s", err, out)
+				}
 			})
 			for _, verb := range []string{"validate", "plan", "run"} {
 				out, err := nomad(t, append(append([]string{"job", verb}, variables...), path)...)
