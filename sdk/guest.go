@@ -41,9 +41,12 @@ func (a *App) Serve(ctx context.Context, in io.Reader, out io.Writer, arguments 
 		return err // the reader waits for a host that is not to be waited for
 	}
 	g.dials.End()
-	g.server.end()
+	served := g.server.end()
 	g.streams.Close(err)
 	g.readers.Wait()
+	if served != nil {
+		return served // and the host went once it was told
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
 		return nil // the host is gone, or has no more calls
 	}
@@ -156,7 +159,7 @@ func (g *guest) handle(ctx context.Context, msg wire.Message) error {
 		return g.thawed(ctx, msg)
 	case wire.TypeDrain:
 		g.calls.Wait()
-		g.server.end()
+		_ = g.server.end() // who drains a worker has no more requests
 		if err := g.exit(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "freshet: exit hook:", err) // nothing is left that it could fail
 		}

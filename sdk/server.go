@@ -101,33 +101,39 @@ type server struct {
 	listener listener
 	stop     context.CancelFunc
 	ended    chan struct{} // closed when it returned
+	failed   error         // why it ended by itself; set before ended is closed
 }
 
 // startServer starts the function's server. One that ends by itself ends the guest.
 func startServer(ctx context.Context, g *guest) {
 	ctx, stop := context.WithCancel(g.context(ctx, "", 0, 0))
-	s := &server{listener{conns: make(chan net.Conn), closed: make(chan struct{})}, stop, make(chan struct{})}
+	s := &server{listener: listener{conns: make(chan net.Conn), closed: make(chan struct{})}, stop: stop, ended: make(chan struct{})}
 	g.server = s
 	go func() { // end waits for it
 		err := protect(func() error { return g.function.server(ctx, &s.listener) })
 		_ = s.listener.Close() // nobody accepts any more
-		close(s.ended)
 		if ctx.Err() != nil {
+			close(s.ended)
 			return
 		}
 		if err == nil {
 			err = errors.New("it returned before its context ended")
 		}
-		g.ended <- fmt.Errorf("%w: %w", errServed, g.fail(err))
+		s.failed = fmt.Errorf("%w: %w", errServed, err)
+		close(s.ended)
+		_ = g.fail(err) // a host that is gone need not be told
+		g.ended <- s.failed
 	}()
 }
 
-// end ends the server, if there is one, and waits for it.
-func (s *server) end() {
-	if s != nil {
-		s.stop()
-		<-s.ended
+// end ends the server, if there is one, and waits for it. The error is why it had ended by itself.
+func (s *server) end() error {
+	if s == nil {
+		return nil
 	}
+	s.stop()
+	<-s.ended
+	return s.failed
 }
 
 // accept takes a stream: a connection to the gateway that the guest asked for, one to its server, or the body of a call.

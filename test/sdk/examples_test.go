@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +25,8 @@ func TestExamplesAnswerAsTheirTableSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed := map[string]bool{"gosearch": true}
+	larger := map[string]bool{"gosearch": true, "web": true} // which other tests run
+	listed := maps.Clone(larger)
 	for _, row := range exampleRow.FindAllStringSubmatch(string(table), -1) {
 		name, command, want := row[1], row[3], row[4]
 		listed[name] = true
@@ -54,7 +56,7 @@ func TestExamplesAnswerAsTheirTableSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lines := strings.Count(string(text), "\n"); lines >= maxExample && name != "gosearch" {
+		if lines := strings.Count(string(text), "\n"); lines >= maxExample && !larger[name] {
 			t.Errorf("examples/%s has %d lines: show one thing in fewer than %d", name, lines, maxExample)
 		}
 	}
